@@ -95,7 +95,9 @@ def test_what_a_search_brings() -> None:
     assert f"{found['seeds']} seeds" in text
     halving = [ground["strategies"]["halving"]["ratio"]["value"] for ground in found["grounds"].values()]
     assert all(0.25 < ratio < 0.4 for ratio in halving)  # "about a third", findings/index.md
-    assert f"They are {interval(results('tune-cpu')['workers'])} times as fast as one" in page("findings/negative.md")
+    short, longer = (interval(results("tune-cpu")[part]) for part in ("workers", "longer"))
+    assert f"They are {short} times as fast as one with trials of up to 4 epochs" in page("findings/negative.md")
+    assert f"and {longer} times with trials of up to 8, not 1.7 times" in page("findings/negative.md")
 
 
 def test_what_surgery_and_blur_pooling_bring() -> None:

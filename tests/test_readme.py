@@ -108,4 +108,5 @@ def test_what_was_found_stands_in_the_result_files() -> None:
     assert f"with blur pooling {interval(flicker['blurpool'], 100, 1, ' %')}" in TEXT
     halving = results("tune-replay")["grounds"]["digits"]["strategies"]["halving"]["ratio"]
     assert f"halving takes {interval(halving)} of the time of random search on digits" in TEXT
-    assert f"are {interval(results('tune-cpu')['workers'])} times as fast as one" in TEXT
+    short, longer = (interval(results("tune-cpu")[part]) for part in ("workers", "longer"))
+    assert f"are {short} times as fast as one in short searches, {longer} in longer ones" in TEXT

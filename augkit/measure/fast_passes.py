@@ -20,10 +20,11 @@ from augkit.invariance import Network
 from augkit.invariance.network import MEMORY_FORMATS
 
 CONTIGUOUS, CHANNELS_LAST = MEMORY_FORMATS
-ROUNDS = 2  # timed passes in each way, after one that is not timed
+LEAST, MOST = 2, 6  # timed passes in each way, after one that is not timed; on a busy machine two may mislead
 GAIN = 1.05  # how much faster channels last must be, and folded norms
-# Both choices take 2 (ROUNDS + 1) passes of a batch. Shorter measurements would hardly gain by them.
-PASSES, SECONDS = 2 * 10 * 2 * (ROUNDS + 1), 10.0
+# Two choices of `rounds` take 4 (rounds + 1) passes of a batch, at most a tenth of the measurement. Shorter ones would
+# hardly gain by them.
+PASSES, SECONDS = 10 * 4 * (LEAST + 1), 10.0
 CLOSE = {"float32": 1e-3}  # of the largest value of an output; half precision rounds more
 CLOSE_IN_HALF = 0.05
 CLOSE_IF_FOLDED = 1e-4  # a convolution whose output goes elsewhere, too, must not pass
@@ -64,14 +65,18 @@ def choose_fast_passes(
     may_fold = fold is None and network.device.type == "cpu" and network.precision == "float32"
     if network.compiled or passes < PASSES or not (may_fold or memory_format is None):
         return
-    inputs = first_batch()
+    inputs, rounds = first_batch(), min(MOST, passes // 40 - 1)
     if passes * min(_timed(network, run, inputs)[0] for _ in range(2)) < SECONDS:
         return
     if memory_format is None:
         close = CLOSE.get(network.precision, CLOSE_IN_HALF)
-        _try(network, run, inputs, lambda on: network.use_memory_format(CHANNELS_LAST if on else CONTIGUOUS), close)
+
+        def use(on: bool) -> None:
+            network.use_memory_format(CHANNELS_LAST if on else CONTIGUOUS)
+
+        _try(network, run, inputs, use, close, rounds)
     if may_fold:
-        _try(network, run, inputs, network.use_folding, CLOSE_IF_FOLDED)
+        _try(network, run, inputs, network.use_folding, CLOSE_IF_FOLDED, rounds)
 
 
 @contextmanager
@@ -99,20 +104,24 @@ def _fold(network: Network, run: Callable[[Tensor], Any], inputs: Tensor) -> Non
         )
 
 
-def _try(network: Network, run: Callable[[Tensor], Any], inputs: Tensor, use: Setting, close: float) -> None:
+def _try(
+    network: Network, run: Callable[[Tensor], Any], inputs: Tensor, use: Setting, close: float, rounds: int
+) -> None:
     """Switch something on where it is faster and gives outputs as ``close``, as a share of their largest value."""
     try:
-        better = _is_better(network, run, inputs, use, close)
+        better = _is_better(network, run, inputs, use, close, rounds)
     except (AugkitError, RuntimeError):  # such as `view` of a map, or too little memory
         better = False
     use(better)
 
 
-def _is_better(network: Network, run: Callable[[Tensor], Any], inputs: Tensor, use: Setting, close: float) -> bool:
+def _is_better(
+    network: Network, run: Callable[[Tensor], Any], inputs: Tensor, use: Setting, close: float, rounds: int
+) -> bool:
     ways = (False, True)
     seconds: dict[bool, list[float]] = {way: [] for way in ways}
     outputs: dict[bool, list[Tensor]] = {}
-    for way in ways * (ROUNDS + 1):  # alternating, so that other load on the machine affects both
+    for way in ways * (rounds + 1):  # alternating, so that other load on the machine affects both
         use(way)
         taken, output = _timed(network, run, inputs)
         seconds[way].append(taken)

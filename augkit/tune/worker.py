@@ -12,7 +12,6 @@ from augkit.core.cli import run
 from augkit.core.jobs.status import open_job_study, worker_parser
 from augkit.train.build import choose_device, load_recipe_data
 from augkit.train.optimizer import warm_up
-from augkit.tune.dashboard import annotate
 from augkit.tune.optuna_study import load_terms
 from augkit.tune.trial import TrialWorker
 
@@ -39,6 +38,8 @@ def main(arguments: list[str]) -> None:
         **common,
     )
     if options.dashboard:
+        from augkit.tune.dashboard import annotate  # loads matplotlib, which takes most of a second
+
         worker.on_trial = annotate(worker)
     worker.run()
 

@@ -19,7 +19,7 @@ from augkit.invariance import Measurement, Network, Plan, measure_invariance
 from augkit.invariance.plan import Pairs
 from augkit.invariance.protocols import ProtocolOptions
 from augkit.measure import MeasureResults, MeasureSettings, fast_passes, measure
-from augkit.measure.fast_passes import PASSES, SECONDS, choose_fast_passes
+from augkit.measure.fast_passes import LEAST, MOST, PASSES, SECONDS, choose_fast_passes
 
 IMAGES = torch.rand(6, 3, 16, 16)
 PLAN = Plan(pairs=Pairs(2, -2.0, 2.0))
@@ -115,6 +115,31 @@ def test_short_measurements_are_not_delayed(monkeypatch: pytest.MonkeyPatch) -> 
     assert chosen(quick, monkeypatch, passes=PASSES) == "contiguous"
     assert quick.calls == 2
     assert chosen(Clocked(1.2 * seconds, seconds), monkeypatch, passes=PASSES) == "channels_last"
+
+
+def test_a_longer_measurement_times_more_passes_but_for_a_tenth_of_itself_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for passes in (PASSES, 160, 240, 10_000):
+        net = Clocked(1.0, 0.5)
+        assert chosen(net, monkeypatch, passes=passes) == "channels_last"
+        timed = net.calls - 2 - 1  # two tell how long the measurement takes, one finds norms to fold
+        assert 4 * (LEAST + 1) <= timed <= min(passes / 10, 4 * (MOST + 1))
+    assert timed == 4 * (MOST + 1)
+
+
+class Disturbed(Clocked):
+    """All but every fifth pass take twice as long, as beside other processes; channels last is faster by a fifth."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        before = self.now
+        found = super().forward(images)
+        self.now += (self.now - before) * (self.calls % 5 > 0)
+        return found
+
+
+def test_other_processes_do_not_hide_the_faster_format(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(Disturbed(1.0, 0.8), monkeypatch) == "channels_last"
 
 
 def test_an_explicit_format_changes_numbers_by_rounding_alone() -> None:
