@@ -27,9 +27,11 @@ from augkit.invariance.network import MEMORY_FORMATS
 from augkit.invariance.outputs import OutputMeasurement
 from augkit.invariance.protocols import ProtocolOptions
 from augkit.measure.fast_passes import choose_fast_passes
+from augkit.measure.settings import BATCHES
 
-SIDE, MARGIN, BATCH, CLASSES, AIM = 224, 8, 8, 21, 1.15
-IMAGES = 32
+SIDE, MARGIN, CLASSES, AIM = 224, 8, 21, 1.15
+BATCH = BATCHES["cpu"]  # of the command
+IMAGES = 2 * BATCH
 PLAN = Plan(pairs=Pairs(2, -MARGIN, MARGIN, quantum=1.0, anchored=True))
 
 
@@ -64,7 +66,8 @@ CASES: dict[str, Callable[[], nn.Module]] = {
 
 def outputs(rounds: int, images: int = IMAGES) -> dict[str, Any]:
     """Seconds of both, their ratio over rounds (median, least, most), and peaks of memory."""
-    return {"images": images, "aim": AIM, **{name: _case(make(), rounds, images) for name, make in CASES.items()}}
+    found = {name: _case(make(), rounds, images) for name, make in CASES.items()}
+    return {"images": images, "batch": BATCH, "aim": AIM, **found}
 
 
 def _case(model: nn.Module, rounds: int, images: int) -> dict[str, Any]:
