@@ -39,6 +39,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": ResNet,
     "resnet34": functools.partial(ResNet, blocks=(3, 4, 6, 3)),
     "resnet50": functools.partial(ResNet, blocks=(3, 4, 6, 3), bottleneck=True),
+    "wide_resnet16": functools.partial(ResNet, blocks=(2, 2, 2)),
     "convnext": ConvNeXt,
     "convnext_aliasfree": functools.partial(ConvNeXt, norm="aliasfree"),
     "harmonic": _harmonic,
@@ -57,7 +58,7 @@ OWN_DOWNSAMPLE = {"harmonic": "blurpool", "convnext": "stride", "convnext_aliasf
 OWN_DOWNSAMPLE |= {name: "aliasfree" if name.endswith("aliasfree") else "stride" for name in VITS}
 OWN_ACTIVATION = {"convnext": "gelu", "convnext_aliasfree": "aliasfree"}
 OWN_ACTIVATION |= {name: "aliasfree" if name.endswith("aliasfree") else "gelu" for name in VITS}
-WITH_STEM = ("resnet18", "resnet34", "resnet50", "convnext", "convnext_aliasfree", *VITS)
+WITH_STEM = ("resnet18", "resnet34", "resnet50", "wide_resnet16", "convnext", "convnext_aliasfree", *VITS)
 
 
 def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
@@ -82,9 +83,9 @@ def build_model(  # noqa: PLR0913 (each is one choice of one experiment)
     random state.
 
     Args:
-        name: ``small_cnn``, ``resnet18``, ``resnet34``, ``resnet50``, ``convnext``, ``convnext_aliasfree``,
-            ``vit_micro``, ``vit_tiny``, ``vit_micro_aliasfree``, ``vit_tiny_aliasfree``, ``vgg11``, ``vgg13`` or
-            ``harmonic``.
+        name: ``small_cnn``, ``resnet18``, ``resnet34``, ``resnet50``, ``wide_resnet16``, ``convnext``,
+            ``convnext_aliasfree``, ``vit_micro``, ``vit_tiny``, ``vit_micro_aliasfree``, ``vit_tiny_aliasfree``,
+            ``vgg11``, ``vgg13`` or ``harmonic``.
         num_classes, in_channels: sizes of the output and the input.
         downsample: ``maxpool``, ``stride``, ``blurpool``, ``aps``, ``lps`` or ``aliasfree``, as in `Style`. None is
             ``stride`` for ``convnext`` and ViTs, ``aliasfree`` for networks so named, and ``maxpool`` for the others.

@@ -1,5 +1,8 @@
 """ResNet: He et al. 2016, "Deep Residual Learning for Image Recognition", https://arxiv.org/abs/1512.03385.
 
+With three stages of two blocks it is wide (``wide_resnet16``; the default width is that of WRN-16-4 of Zagoruyko &
+Komodakis 2016, https://arxiv.org/abs/1605.07146, which acts before its convolutions and has a stem of 16 channels).
+
 Two forms: ``small`` has a 3x3 stem without pooling (the form used for CIFAR), ``imagenet`` the 7x7 stem of stride 2
 and a 3x3 max pool. Deviations, made so that ways to halve a map can be compared:
 
@@ -29,7 +32,7 @@ STEMS = ("small", "imagenet")
 
 
 class ResNet(nn.Module):
-    """ResNet of four stages; the first keeps the size of its maps, the others halve it.
+    """ResNet, by default of four stages; the first keeps the size of its maps, the others halve it.
 
     It maps images ``(B, in_channels, H, W)`` to logits ``(B, num_classes)``.
 
