@@ -69,6 +69,20 @@ def test_imagenet_stems_divide_by_32(name: str, method: str) -> None:
     assert sizes == [16, 2]
 
 
+def test_the_wide_resnet_has_the_stages_of_wrn_16_4() -> None:
+    """Table 1 of Zagoruyko & Komodakis 2016 with k = 4 and N = 2, but for the channels of the stem (16 there)."""
+    model = augkit.build_model("wide_resnet16", 10, downsample="stride").eval()
+    maps = list[tuple[int, ...]]()
+    for block in model.layers:  # type: ignore[union-attr]
+        block.register_forward_hook(lambda _, inputs, out: maps.append(tuple(out.shape[1:])))
+    model(torch.rand(1, 3, 32, 32))
+    assert maps == [(64, 32, 32)] * 2 + [(128, 16, 16)] * 2 + [(256, 8, 8)] * 2
+    pairs = [(64, 64), (64, 128), (128, 256)]
+    convolutions = 9 * 3 * 64 + sum(9 * before * after + 3 * 9 * after**2 for before, after in pairs)
+    shortcuts = 64 * 128 + 128 * 256
+    assert sum(w.numel() for w in model.parameters() if w.ndim == 4) == convolutions + shortcuts
+
+
 @pytest.mark.parametrize("name", IN_ALL_STYLES)
 def test_a_seed_gives_the_same_weights_for_every_downsampling(name: str) -> None:
     own = {"position": "none"} if name.startswith("vit") else {}  # whose default depends on the downsampling

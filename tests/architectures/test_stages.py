@@ -10,7 +10,7 @@ from augkit.architectures import NETWORKS, build_model
 from augkit.architectures.stages import freeze, parts_of
 from augkit.core.errors import InputError
 
-STAGES = {"small_cnn": 3, "resnet18": 8, "vgg11": 8, "vit_micro": 4, "convnext": 15, "harmonic": 8}
+STAGES = {"small_cnn": 3, "resnet18": 8, "wide_resnet16": 6, "vgg11": 8, "vit_micro": 4, "convnext": 15, "harmonic": 8}
 
 
 @pytest.mark.parametrize("name", STAGES)
