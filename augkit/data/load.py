@@ -16,6 +16,7 @@ from augkit.data.stream import MEMORY, Reading
 from augkit.data.torchvision import TORCHVISION, canonical, find_torchvision
 
 FORMS = ("folder:DIR", "parquet:DIR", "hf:NAME")
+DATASETS = (*BUNDLED, *TORCHVISION, *FORMS)
 
 
 def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default)
@@ -81,6 +82,16 @@ def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default
     return Dataset(found, classes, reading=reading, limit=limit, mapping=mapping, only=only, background=background)
 
 
+def one_name(name: str) -> str | None:
+    """Return the one name of data that has several spellings, such as ``fashion-mnist`` for ``FashionMNIST``.
+
+    Names of folders and files (``folder:DIR``) stay as they are. None where there is no dataset of that name.
+    """
+    form, colon, _ = name.partition(":")
+    is_form = bool(colon) and any(known.startswith(f"{form}:") for known in FORMS)
+    return name if is_form or name in BUNDLED else canonical(name)
+
+
 def _find(name: str, root: str | Path | None, reading: Reading, *, one_class: bool) -> Found:
     form, _, rest = name.partition(":")
     if form in ("folder", "parquet", "hf") and not rest:
@@ -97,5 +108,5 @@ def _find(name: str, root: str | Path | None, reading: Reading, *, one_class: bo
     if key is None and Path(name).expanduser().exists() and name:
         raise InputError(f"unknown dataset '{name}': did you mean 'folder:{name}', or 'parquet:{name}'?")
     if key is None:
-        raise unknown_name("dataset", name, [*BUNDLED, *TORCHVISION, *FORMS])
+        raise unknown_name("dataset", name, DATASETS)
     return find_torchvision(key, root, reading)

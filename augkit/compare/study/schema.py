@@ -25,12 +25,14 @@ from augkit.core import yaml_text
 from augkit.core.errors import InputError, unknown_name
 from augkit.core.records import Record
 from augkit.core.schema import Data, parse_override, read_yaml, validate
+from augkit.data.load import DATASETS, one_name
 from augkit.train.recipe import Recipe, find_recipe, recipe_folders
 
 SIZES = ("quick", "standard", "full")
 IMAGE_SETS = (TYPICAL, "another hand", "inverted", "upside down", "photographs", "texture shuffle", "erased")
 NOISE = " with noise"  # after the name of an image set whose images are not displaced, but have noise added
 AXES = ("shift", "scale", "rotation", "layers")
+OTHER_DATA = "default"  # among the floors
 
 
 def file_name(measure: str) -> str:
@@ -152,8 +154,8 @@ class StudySettings(Data):
     )
     floors: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         {},
-        description="least accuracy on typical images by name of the data, 'default' for all others; claims about arms"
-        " below it are pilots, without a verdict",
+        description=f"least accuracy on typical images by name of the data, '{OTHER_DATA}' for all others; claims about"
+        " arms below it are pilots, without a verdict",
     )
     claims: list[Claim] = Field([], description="claims to test")
 
@@ -222,6 +224,7 @@ def resolve(settings: StudySettings, size: str, source: str, *, seeds: int | Non
     measures = _measures(settings, chosen, source)
     claims = _claims(settings, chosen, source)
     check_sources(arms, source)
+    _check_floors(settings, source)
     known = {name: measure.sets for name, measure in measures.items()}
     lengths = {name: measure.lengths for name, measure in measures.items()}
     check_references(claims, list(arms), known, source, lengths, list(settings.groups))
@@ -268,8 +271,20 @@ def _claims(settings: StudySettings, chosen: Size, source: str) -> list[Claim]:
 
 
 def floor_of(settings: StudySettings, data: str) -> float:
-    """Least accuracy of networks trained on these data; 0 without a floor."""
-    return settings.floors.get(data, settings.floors.get("default", 0.0))
+    """Least accuracy of networks trained on these data, in any spelling of their name; 0 without a floor."""
+    floors = {one_name(name) or name: least for name, least in settings.floors.items()}
+    return floors.get(one_name(data) or data, floors.get(OTHER_DATA, 0.0))
+
+
+def _check_floors(settings: StudySettings, source: str) -> None:
+    names = set[str]()
+    for name in settings.floors:
+        one = name if name == OTHER_DATA else one_name(name)
+        if one is None:
+            raise InputError(f"{source}: floors: {unknown_name('dataset', name, [OTHER_DATA, *DATASETS])}")
+        if one in names:
+            raise InputError(f"{source}: floors: expected one floor for the data {one}, got two")
+        names.add(one)
 
 
 def shipped_studies() -> dict[str, Path]:

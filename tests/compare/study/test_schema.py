@@ -13,7 +13,7 @@ from made_up import bits_of
 from augkit.compare.study.cells import cells_of
 from augkit.compare.study.claim_results import ClaimResult, PartCount
 from augkit.compare.study.column_table import ColumnTable
-from augkit.compare.study.schema import SIZES, Study, is_study, shipped_studies
+from augkit.compare.study.schema import SIZES, Study, floor_of, is_study, shipped_studies
 from augkit.compare.study.sequential import InterimAnalysis, interim_analysis
 from augkit.compare.study.verdicts import collapses, evaluate_claims
 from augkit.core.errors import InputError
@@ -211,6 +211,20 @@ def test_every_claim_of_the_shipped_studies_says_what_gives_its_verdict(name: st
             assert sum(part.primary for part in claim.parts) == 1
             assert claim.source
     assert name == "on-the-line" or any(part.expected for claim in study.claims for part in claim.parts)
+
+
+def test_floors_are_those_of_data_in_any_spelling(tmp_path: Path) -> None:
+    settings = load(tmp_path, floors={"Fashion_MNIST": 0.8, "folder:mine": 0.7, "default": 0.5}).settings
+    found = [
+        floor_of(settings, name) for name in ("fashion-mnist", "FashionMNIST", "folder:mine", "digits", "folder:x")
+    ]
+    assert found == [0.8, 0.8, 0.7, 0.5, 0.5]
+    with pytest.raises(InputError, match="floors: unknown dataset 'fashon-mnist': did you mean 'fashion-mnist'"):
+        load(tmp_path, floors={"fashon-mnist": 0.8})
+    with pytest.raises(InputError, match="floors: unknown dataset 'defaults': did you mean 'default'"):
+        load(tmp_path, floors={"defaults": 0.8})
+    with pytest.raises(InputError, match="expected one floor for the data cifar10, got two"):
+        load(tmp_path, floors={"cifar10": 0.8, "CIFAR-10": 0.9})
 
 
 def test_a_collapsed_network_is_no_evidence_of_invariance(tmp_path: Path) -> None:
