@@ -131,9 +131,10 @@ def beside_table(names: Iterable[str], data: str) -> str:
     facts = []
     for name in names:
         digits, other = results_of(name), results_of(BESIDE[data] + name)
-        if digits is None or other is None:
+        if other is None:
             continue
-        known = {(claim["id"], part["label"]): part for claim in digits["claims"] for part in claim["parts"]}
+        claims = digits["claims"] if digits else []  # photographs alone have real borders
+        known = {(claim["id"], part["label"]): part for claim in claims for part in claim["parts"]}
         for claim in other["claims"]:
             for k, part in enumerate(claim["parts"]):
                 primary = k == claim["primary"]

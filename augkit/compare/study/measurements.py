@@ -132,11 +132,12 @@ def pictures_of(
 ) -> list[FlipPicture]:
     """Images of changed predictions, as the network received them."""
     images, options = _shift_options(measure, recipe, images)
-    size = (int(images.images.shape[-2]), int(images.images.shape[-1]))
+    size, plan = (int(images.images.shape[-2]), int(images.images.shape[-1])), plan_of(measure, recipe)
     protocol = make_protocol(
         options.protocol,
         size,
-        max_shift=recipe.invariance.max_shift,
+        max_shift=plan.max_shift,
+        factors=plan.factors,
         kernel=options.kernel,
         input_size=options.input_size,
         background=options.background,
