@@ -57,3 +57,27 @@ def test_what_the_page_says_of_photographs_stands_in_the_results() -> None:
     for view in views:
         moved = [sum(row["share"][view]) / 3 for row in rows if row["trained"] in ("shiftA", "shiftB")]
         assert f"{100 * moved[0]:.0f} and {100 * moved[1]:.0f} %" in page
+
+
+def test_what_the_page_says_of_real_borders_stands_in_the_results() -> None:
+    page = " ".join((ROOT / "docs" / "decides.md").read_text().split())
+    found = decides.results_of("cifar10-real-borders")
+    assert found is not None
+    effects = {part["label"]: part["effect"] for claim in found["claims"] for part in claim["parts"]}
+
+    def share(number: dict[str, float]) -> str:
+        value, low, high = (f"{100 * number[key]:.0f}" for key in ("value", "low", "high"))
+        return f"{value} % [{low}, {high}]"
+
+    for label in ("polyphase with real borders", "max pooling with real borders"):
+        assert share(effects[label]) in page
+    for label in ("polyphase against max pooling", "the same, shuffled images"):
+        value, low, high = (f"{-effects[label][key]:.2f}" for key in ("value", "high", "low"))
+        assert f"{value} nats [{low}, {high}]" in page
+    arms = {arm["arm"]: arm for arm in found["arms"]}
+    exact, blurred, smooth = (
+        share(arms[f"{name}+none"]["architectural_invariance"]["typical"])
+        for name in ("polyphase", "blurpool", "aliasfree")
+    )
+    assert f"removes {blurred} of the variability of max pooling there" in page
+    assert f"the polyphase networks {exact}, and those without aliasing {smooth}" in page
