@@ -34,7 +34,9 @@ def test_the_guide_has_the_overhead_of_embeddings_and_maps() -> None:
     assert f"Measuring its embeddings takes {told('embeddings of tf_efficientnet_lite0')}" in text
     deeplab, lraspp = (told(f"maps of {name}_mobilenet_v3_large") for name in ("deeplabv3", "lraspp"))
     assert f"take {deeplab} with DeepLab v3 on MobileNet v3, and {lraspp} with LRASPP" in text
-    assert f"({outputs['images']} images, two pairs of shifts each" in text
+    assert f"({outputs['images']} images, two pairs of shifts each, in batches of {outputs['batch']}, as" in text
+    folded = [outputs[f"maps of {name}_mobilenet_v3_large"]["over_folded"][0] for name in ("deeplabv3", "lraspp")]
+    assert "the two take {:.2f} and {:.2f} times".format(*folded) in text
     gains = [row["gain"][0] for row in (outputs[name] for name in outputs if " of " in name)]
     named = (f"{gain:.2f}" for gain in (gains[0], gains[2], gains[1]))
     assert "these three took {}, {} and {} times as long".format(*named) in text
