@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,18 +43,10 @@ class Timed(TrialWorker):
 
     inside = 0.0
 
-    def _train(self, *values: Any, **named: Any) -> Any:
-        return self._time(super()._train, *values, **named)
-
-    def _measure(self, *values: Any, **named: Any) -> Any:
-        return self._time(super()._measure, *values, **named)
-
-    def _time(self, call: Callable[..., Any], *values: Any, **named: Any) -> Any:
-        started = time.perf_counter()
-        try:
-            return call(*values, **named)
-        finally:
-            self.inside += time.perf_counter() - started
+    def _perform(self, *values: Any) -> Any:
+        found = super()._perform(*values)
+        self.inside += found.seconds
+        return found
 
 
 def overhead(quick: bool) -> dict[str, Any]:

@@ -40,8 +40,11 @@ class Toy(TrialWorker):
         self.trained += 1
         return dict(CONTROL)
 
-    def score(self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]) -> tuple[None, dict[str, Any]]:
+    def score(
+        self, trial: optuna.Trial, recipe: Recipe, reference: Callable[[], ControlScores]
+    ) -> tuple[None, dict[str, Any]]:
         self.trained += 1
+        reference()
         policy = recipe.policy
         assert policy.shift is not None
         assert policy.rescale is not None
@@ -114,7 +117,9 @@ class RungToy(Toy):
         lower: list[Any] = [dict(CONTROL) for _ in self.terms.rungs[:-1]]
         return {**super().score_control(recipe, number), "rungs": lower}
 
-    def score(self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]) -> tuple[None, dict[str, Any]]:
+    def score(
+        self, trial: optuna.Trial, recipe: Recipe, reference: Callable[[], ControlScores]
+    ) -> tuple[None, dict[str, Any]]:
         rung, steps = optuna_study.rung_of(trial), (0, *self.terms.rungs)
         _, found = super().score(trial, recipe, reference)
         self.ran.append((halving.configuration_of(trial), rung))

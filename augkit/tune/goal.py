@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -48,3 +48,17 @@ class Goal(Data):
         if self.at_least is None:
             return 0.0
         return float(self.at_least - found["learned_invariance" if self.mode == "accuracy" else "accuracy"])
+
+    def along(self, row: Mapping[str, Any], reference: Callable[[], Mapping[str, Any]]) -> float | None:
+        """The objective after an epoch, by which a trial is pruned; None if it was not measured.
+
+        Args:
+            row: row of the training history.
+            reference: returns the scores of the control, which only learned invariance needs.
+        """
+        if self.mode == "accuracy":
+            return row.get("validation_accuracy")
+        moved = row.get("shift_information")
+        if moved is None:
+            return None
+        return 1 - (1.0 if moved["value"] is None else moved["value"]) / reference()["shift_information"]["typical"]

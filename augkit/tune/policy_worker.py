@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,7 @@ class PolicyWorker(TrialWorker):
         return found
 
     def score(
-        self, trial: optuna.Trial, recipe: Recipe, reference: ControlScores
+        self, trial: optuna.Trial, recipe: Recipe, reference: Callable[[], ControlScores]
     ) -> tuple[InvarianceReport | None, dict[str, float]]:
         """As in `TrialWorker`; the control, which another process may have trained, says how many outputs there are."""
         assert isinstance(self.training, FunctionTraining)

@@ -84,13 +84,22 @@ class SearchJob:
         alive: Callable[[], None] | None = None,
     ) -> Searched:
         """Train it by `augkit.fit`, and measure it on all image sets."""
-        training, sets = RecipeTraining(data.dataset, device), data.searched(self.atypical)
-        return self.perform_by(training, sets, on_epoch or (lambda row: None), alive or (lambda: None))
+        training = RecipeTraining(data.dataset, device)
+        return self.perform_by(
+            training, lambda: data.searched(self.atypical), on_epoch or (lambda row: None), alive or (lambda: None)
+        )
 
     def perform_by(
-        self, training: Training, sets: Mapping[str, Images], on_epoch: OnEpoch, alive: Callable[[], None]
+        self,
+        training: Training,
+        sets: Callable[[], Mapping[str, Images]],
+        on_epoch: OnEpoch,
+        alive: Callable[[], None],
     ) -> Searched:
-        """Train it, and measure it on image sets, of which one is ``typical``."""
+        """Train it, and measure it on image sets, of which one is ``typical``.
+
+        ``sets`` is called once it is trained, and may wait for something; that time is not its own.
+        """
 
         def on_row(row: EpochRow) -> None:
             rows.append(row)
@@ -98,11 +107,12 @@ class SearchJob:
 
         began, rows, reports = time.monotonic(), list[EpochRow](), dict[str, InvarianceReport]()
         model = training.train(self.recipe, self.folder, self.until, on_row, alive)
-        trained = time.monotonic()
-        for name, images in sets.items():
+        trained = time.monotonic() - began
+        shown_sets, began = sets(), time.monotonic()
+        for name, images in shown_sets.items():
             shown = images if self.images is None else sample(images, self.images)
             lengths = self.lengths if name == TYPICAL else ()
             reports[name] = training.measure(model, self.measured, shown, lengths, lambda done, of: alive())
-        measuring = time.monotonic() - trained
+        measuring = time.monotonic() - began
         scores = RungScores(*training.scores(model, reports[TYPICAL]), reports)
-        return Searched(scores, rows, time.monotonic() - began, measuring)
+        return Searched(scores, rows, trained + measuring, measuring)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 
 import optuna
@@ -79,10 +79,6 @@ class SideBySideWorker(TrialWorker):
             return False
         return True
 
-    def has_job(self) -> bool:
-        """As in `TrialWorker`; trials may start behind a control that is open, as it is told before them."""
-        return super().has_job() or (bool(self._open) and halving.has_job(self.study, self.terms))
-
     def alive(self) -> None:
         """As in `Worker`, for all open trials. One that was taken over is noticed when it is told."""
         with contextlib.suppress(UpdateFinishedTrialError):
@@ -133,7 +129,7 @@ class SideBySideWorker(TrialWorker):
                 self.team.drop(self._task)
                 self._task = None
 
-    def _perform(self, job: SearchJob, sets: Mapping[str, Images], on_epoch: OnEpoch) -> Searched:
+    def _perform(self, job: SearchJob, sets: Callable[[], Mapping[str, Images]], on_epoch: OnEpoch) -> Searched:
         """As in `TrialWorker`, by the team if it was given the trial."""
         if self._task is None:
             return super()._perform(job, sets, on_epoch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import shutil
 import tempfile
 import time
@@ -27,7 +28,6 @@ from augkit.train.recipe import Recipe
 from augkit.tune import halving, optuna_study
 from augkit.tune.budget import FEW, SearchData, measuring_cost, one_pair, trial_cost
 from augkit.tune.fork import ForkPoint, ForkTraining
-from augkit.tune.goal import Goal
 from augkit.tune.halving import PLACE
 from augkit.tune.optuna_study import CONFIGURATION, MEASURING, START, ControlScores, SearchTerms, rung_of
 from augkit.tune.rung_sampler import RungSampler
@@ -101,7 +101,7 @@ class TrialWorker(Worker):
         return halving.done(self.study, self.terms) and not self._missing_controls()
 
     def has_job(self) -> bool:
-        """Whether a trial should be started; only a control before all controls have scores on the lowest rung.
+        """Whether a trial should be started; only a control until all controls are trained or being trained.
 
         Raises:
             RunError: a control is missing and no trial that would train it is running or waiting.
@@ -114,7 +114,19 @@ class TrialWorker(Worker):
         return halving.has_job(self.study, self.terms) if self._can_start() else TrialState.WAITING in controls.values()
 
     def _can_start(self) -> bool:
-        return all(halving.reference_on(self.study, a, 0) is not None for a in self.space.architectures())
+        """Whether every control has scores on the lowest rung, or a worker trains it while trials are trained, too."""
+        ahead = self._running_controls() if self._trains_ahead else set()
+        later = [a for a in self.space.architectures() if halving.reference_on(self.study, a, 0) is None]
+        return ahead.issuperset(map(optuna_study.control_key, later))
+
+    def _running_controls(self) -> set[str | None]:
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return {trial.user_attrs.get("control") for trial in running}
+
+    @property
+    def _trains_ahead(self) -> bool:
+        """Whether a trial needs no more of its control than scores, once it is trained itself."""
+        return isinstance(self._training, RecipeTraining) and not self.terms.fork
 
     def _missing_controls(self) -> set[str]:
         keys = {optuna_study.control_key(architecture) for architecture in self.space.architectures()}
@@ -134,7 +146,7 @@ class TrialWorker(Worker):
         twin = next((t for t in finished if t.user_attrs.get("values") == values), None)
         if twin is not None and not rung:
             return self._as(trial, twin)
-        reference = self._reference(self.space.architecture(values), rung)
+        reference = functools.cache(lambda: self._reference(self.space.architecture(values), rung))
         began, recipe = time.monotonic(), self._budgeted(self.space.with_values(values))
         self.events.stage(self._stage(trial, len(finished)))
         try:
@@ -143,7 +155,7 @@ class TrialWorker(Worker):
             trial.set_user_attr("seconds", time.monotonic() - began)
             self.on_trial(trial, recipe, None)
             raise
-        self._judge(trial, {"seconds": time.monotonic() - began, MEASURING: 0.0, **found}, reference)
+        self._judge(trial, {"seconds": time.monotonic() - began, MEASURING: 0.0, **found}, reference())
         self.on_trial(trial, recipe, report)
         return [found[name] for name in self.terms.goal.objectives]
 
@@ -158,8 +170,7 @@ class TrialWorker(Worker):
     def _reference(self, architecture: Mapping[str, Value], rung: int) -> ControlScores:
         """The scores of a control on a rung, once the worker that trains it gets there."""
         while (found := halving.reference_on(self.study, architecture, rung)) is None:
-            running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-            if optuna_study.control_key(architecture) not in {t.user_attrs.get("control") for t in running}:
+            if optuna_study.control_key(architecture) not in self._running_controls():
                 raise PostponeJob
             self.events.stage("waiting for the control")
             self.wait()
@@ -205,9 +216,7 @@ class TrialWorker(Worker):
         architecture = dict(next(a for a in self.space.architectures() if optuna_study.control_key(a) == key))
         self.events.stage("control, not augmented")
         began, recipe = time.monotonic(), self._budgeted(self.space.control(self.terms.control_values(architecture)))
-        # Workers that train by a function, or fork the control, need more of it than its scores.
-        early = isinstance(self._training, RecipeTraining) and not self.terms.fork
-        self._early = halving.EARLY + key if early else None
+        self._early = halving.EARLY + key if self._trains_ahead else None
         found = self.score_control(recipe, trial.number)
         epochs = recipe.train.epochs + self.terms.fork
         found |= {"number": trial.number, "epochs": epochs, "seconds": time.monotonic() - began}
@@ -248,7 +257,7 @@ class TrialWorker(Worker):
         """Train a control up to a rung and measure it there as its trials are measured."""
         later = " or let the first rung come later" * bool(self.terms.rungs)
         try:
-            scores = self._searched(self._job(recipe, kept, rung), self.sets).scores
+            scores = self._searched(self._job(recipe, kept, rung), lambda: self.sets).scores
         except RunError as error:
             raise GiveUpError(f"the control could not be trained: {error}") from None
         typical = scores.reports["typical"]
@@ -265,16 +274,19 @@ class TrialWorker(Worker):
         return {"accuracy": scores.accuracy, "kappa": scores.kappa, "shift_information": said}
 
     def _searched(
-        self, job: SearchJob, sets: Iterable[str], on_row: Callable[[EpochRow], None] = lambda row: None
+        self, job: SearchJob, sets: Callable[[], Iterable[str]], on_row: Callable[[EpochRow], None] = lambda row: None
     ) -> Searched:
-        """Train a configuration up to a rung and measure it there on image sets, of which one is ``typical``."""
+        """Train a configuration up to a rung and measure it there.
+
+        ``sets`` is called once it is trained, and returns the names of image sets, of which one is ``typical``.
+        """
 
         def on_epoch(row: EpochRow) -> None:
             self.events.work(1)
             self.events.epoch(dict(row), job.recipe.train.epochs)
             on_row(row)
 
-        found = self._perform(job, {name: self.sets[name] for name in sets}, on_epoch)
+        found = self._perform(job, lambda: {name: self.sets[name] for name in sets()}, on_epoch)
         images, trained_on = len(self.validation), len(self.dataset.listed_train)
         for name in found.scores.reports:
             lengths = len(job.lengths) if name == "typical" else 0
@@ -293,18 +305,21 @@ class TrialWorker(Worker):
             return SearchJob(recipe, place, until, one_pair(recipe), FEW, atypical)
         return SearchJob(recipe, place, until, recipe, None, atypical, tuple(lengths))
 
-    def _perform(self, job: SearchJob, sets: Mapping[str, Images], on_epoch: OnEpoch) -> Searched:
+    def _perform(self, job: SearchJob, sets: Callable[[], Mapping[str, Images]], on_epoch: OnEpoch) -> Searched:
         return job.perform_by(self._training, sets, on_epoch, self.alive)
 
     def score(
-        self, trial: optuna.Trial, recipe: Recipe, reference: ControlScores
+        self, trial: optuna.Trial, recipe: Recipe, reference: Callable[[], ControlScores]
     ) -> tuple[InvarianceReport | None, dict[str, float]]:
-        """Train and measure a trial; return its report, and its objectives, shift information, kappa and epochs."""
+        """Train and measure a trial; return its report, and its objectives, shift information, kappa and epochs.
+
+        ``reference`` returns the scores of its control, for which it may have to wait.
+        """
         goal, rung, trained = self.terms.goal, rung_of(trial), [0]
 
         def on_epoch(row: EpochRow) -> None:
             trained[0] += 1
-            value = _along(goal, row, reference) if self.terms.prunes else None
+            value = goal.along(row, reference) if self.terms.prunes else None
             if value is None:
                 return
             trial.set_user_attr("epochs", row["epoch"])
@@ -312,9 +327,9 @@ class TrialWorker(Worker):
             if row["epoch"] < recipe.train.epochs and trial.should_prune():
                 raise optuna.TrialPruned
 
-        job, before, said = self._job_of(trial, recipe), self._fork_epochs, reference["shift_information"]
-        searched, until = self._searched(job, said, on_epoch), job.until
-        scores = searched.scores
+        job, before = self._job_of(trial, recipe), self._fork_epochs
+        searched, until = self._searched(job, lambda: reference()["shift_information"], on_epoch), job.until
+        scores, said = searched.scores, reference()["shift_information"]
         found = {
             "seconds": searched.seconds,
             MEASURING: searched.measuring,
@@ -377,13 +392,3 @@ def _note(trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
         trial.set_constraint(key, value)
     for key, value in attributes.items():
         trial.set_user_attr(key, value)
-
-
-def _along(goal: Goal, row: EpochRow, reference: ControlScores) -> float | None:
-    """The objective after this epoch; None if it was not measured."""
-    if goal.mode == "accuracy":
-        return row.get("validation_accuracy")
-    moved = row.get("shift_information")
-    if moved is None:
-        return None
-    return 1 - (1.0 if moved["value"] is None else moved["value"]) / reference["shift_information"]["typical"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ def test_every_sampler_finds_a_synthetic_optimum(tmp_path: Path, sampler: str) -
 
 def test_an_interrupted_trial_is_run_by_the_next_command(tmp_path: Path) -> None:
     class Interrupted(Toy):
-        def score(self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]) -> Any:
+        def score(self, trial: optuna.Trial, recipe: Recipe, reference: Callable[[], ControlScores]) -> Any:
             if self.trained == 4:
                 raise KeyboardInterrupt
             return super().score(trial, recipe, reference)
@@ -209,7 +209,7 @@ def test_bad_trials_are_pruned_and_bounds_are_recorded(tmp_path: Path) -> None:
 
 def test_a_collapsed_trial_is_infeasible(tmp_path: Path) -> None:
     class Collapsing(Toy):
-        def score(self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]) -> Any:
+        def score(self, trial: optuna.Trial, recipe: Recipe, reference: Callable[[], ControlScores]) -> Any:
             _, found = super().score(trial, recipe, reference)
             # A constant classifier is perfectly invariant and useless.
             return None, {**found, "accuracy": 0.1, "kappa": 0.0, "learned_invariance": 1.0}
@@ -252,7 +252,7 @@ def test_failed_trials_do_not_count_and_three_in_a_row_stop_the_worker(tmp_path:
     class Failing(Toy):
         fails = (2,)
 
-        def score(self, trial: optuna.Trial, recipe: Recipe, reference: Mapping[str, Any]) -> Any:
+        def score(self, trial: optuna.Trial, recipe: Recipe, reference: Callable[[], ControlScores]) -> Any:
             if trial.number in self.fails or not self.fails:
                 raise RunError("the loss is nan")
             return super().score(trial, recipe, reference)

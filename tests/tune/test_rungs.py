@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import torch
 import augkit
 from augkit.core.cli import run
 from augkit.core.jobs import worker as worker_module
-from augkit.core.jobs.retry import PostponeJob
+from augkit.core.jobs.retry import PostponeJob, requeue
 from augkit.core.jobs.storage import open_storage
+from augkit.core.jobs.worker import WorkerEvents
 from augkit.data import Dataset
 from augkit.train.checkpoint import read_checkpoint
 from augkit.train.recipe import Recipe
@@ -23,7 +25,6 @@ from augkit.tune import __main__ as tune
 from augkit.tune import halving, optuna_study, training
 from augkit.tune import trial as trial_module
 from augkit.tune.goal import Goal
-from augkit.tune.halving import EARLY
 from augkit.tune.optuna_study import ControlScores, SearchTerms, rung_of
 from augkit.tune.results import search_cost
 from augkit.tune.training import RecipeTraining
@@ -43,7 +44,7 @@ def open_worker(
     space = augkit.tune.Space.of(
         tiny.replaced(train={"epochs": 4, "batch_size": 32}).model_dump(exclude_none=True), "t"
     )
-    terms = SearchTerms(space=space.to_dict(), rungs=RUNGS, epochs=4, **{"floor": 0.0, **fields})
+    terms = SearchTerms(space=space.to_dict(), **{"rungs": RUNGS, "epochs": 4, "floor": 0.0, **fields})
     study, _ = optuna_study.make_or_join(open_storage(place), "s", terms, trials, join=True)
     return TrialWorker(study, terms, data, torch.device("cpu"), folder=folder)
 
@@ -118,31 +119,71 @@ def test_another_worker_goes_on_in_the_folder_of_the_first(tiny: Recipe, data: D
     assert not (tmp_path / "two" / "rungs").exists()
 
 
-def test_others_begin_when_the_control_has_its_scores_on_the_lowest_rung(
+def test_others_train_while_the_control_is_trained_and_wait_for_its_scores(
     tiny: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A trial that needs those on a higher one waits for them, but not if nobody trains the control."""
+    monkeypatch.setattr(worker_module, "POLL", 0.01)
     first = open_worker(tiny, data, tmp_path / "j", 3, tmp_path / "out")
     other = open_worker(tiny, data, tmp_path / "j", 3, tmp_path / "out")
-    begun, waited, real = list[bool](), list[ControlScores](), first._control_on
+    waits, real = threading.Event(), first._control_on
+    other.events = WorkerEvents(stage=lambda text: waits.set() if text == "waiting for the control" else None)
+    beside = threading.Thread(target=other.run_one)
 
     def control_on(recipe: Recipe, kept: Path, rung: int) -> ControlScores:
-        begun.append(other.has_job())
-        if rung == 1:
-            assert other._reference({}, 0) == halving.reference_on(other.study, {}, 0)
-            monkeypatch.setattr(worker_module, "POLL", 0.0)
-            monkeypatch.setattr(other, "alive", lambda: other.study.set_user_attr(EARLY + "control {}", ["a", "b"]))
-            waited.append(other._reference({}, 1))
+        assert other.has_job()
+        if rung == 0:
+            beside.start()
+            assert waits.wait(60)
+            checkpoint = read_checkpoint(tmp_path / "out" / "rungs" / "s-1" / "checkpoint.pt")
+            assert len(checkpoint["history"]) == RUNGS[0], "it waits only once it is trained"
+        elif rung == 1:
+            beside.join(60)
+            assert not beside.is_alive(), "it needs no more than the scores on its rung"
         return real(recipe, kept, rung)
 
     monkeypatch.setattr(first, "_control_on", control_on)
     first.run_one()
-    assert begun == [False, True, True]
-    assert waited == ["b"]
-    assert len(first.study.user_attrs["control {}"]["rungs"]) == 2
-    monkeypatch.setattr(halving, "reference_on", lambda *arguments: None)
+    (trial,) = (trial for trial in optuna_study.completed(first.study) if trial.number == 1)
+    own = first.study.user_attrs["control {}"]["rungs"][0]["shift_information"]["typical"]
+    found = trial.user_attrs
+    assert found["learned_invariance"] == pytest.approx(1 - found["shift_information"] / own)
+    assert found["trained"] == RUNGS[0]
+
+
+def test_a_trial_that_a_lost_control_leaves_behind_goes_on_from_its_checkpoint(
+    tiny: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "POLL", 0.01)
+    worker = open_worker(tiny, data, tmp_path / "j", 3, tmp_path / "out")
+    control, epochs = worker.study.ask(), [0]  # by a worker that then dies
+    stages = list[str]()
+
+    def stage(text: str) -> None:
+        stages.append(text)
+        if text == "waiting for the control" and stages.count(text) == 1:
+            requeue(worker.study, control.number, 1)
+
+    worker.events = WorkerEvents(stage=stage, epoch=lambda row, of: epochs.__setitem__(0, epochs[0] + 1))
+    worker.run()
+    assert "waiting for the control" in stages
+    assert [rung_of(t) for t in optuna_study.completed(worker.study)].count(0) == 3
+    assert epochs[0] == 4 + 3 * 1 + 1 + 2, "the control, three configurations, and two promotions; nothing twice"
+    assert sum(trained(worker)) == 3 * 1 + 1 + 2
+
+
+def test_trials_that_need_more_than_scores_wait_until_the_control_is_trained(
+    tiny: Recipe, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = open_worker(tiny, data, tmp_path / "j", 3, tmp_path / "out")
+    worker.study.ask()  # the control, by another worker
+    assert worker.has_job()
+    monkeypatch.setattr(worker, "_training", object())  # such as a function
+    assert not worker.has_job()
+    forks = open_worker(tiny, data, tmp_path / "k", 3, tmp_path / "out2", fork=2, rungs=(), epochs=2)
+    forks.study.ask()
+    assert not forks.has_job()
     with pytest.raises(PostponeJob):
-        other._reference({}, 1)
+        worker._reference({"model.width": 3}, 1)
 
 
 @pytest.mark.integration

@@ -137,12 +137,12 @@ def test_a_waiting_worker_trains_the_control_if_its_worker_died(tmp_path: Path) 
     second.events = WorkerEvents(stage=stages.append)
     thread = threading.Thread(target=second.run)
     thread.start()
-    wait(lambda: "waiting for other workers" in stages)
+    wait(lambda: "waiting for the control" in stages)
     requeue(first.study, control.number, 1)  # as the parent does
     thread.join(timeout=60)
     assert not thread.is_alive()
     assert len(optuna_study.completed(first.study)) == 3
-    assert second.trained == 4
+    assert second.trained == 5, "the first trial is trained again, as this worker keeps no checkpoints"
 
 
 def test_a_control_that_is_handed_back_is_never_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
