@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from augkit.augment.ragged import Ragged
@@ -57,12 +59,25 @@ def batches(
             yield pixels, None if of_batch is None else of_batch[part]
 
 
-def check_labels(labels: Tensor | None, count: int) -> None:
-    """Raise InputError unless labels are None or class indices ``(count,)``."""
+def check_labels(labels: Tensor | None, count: int, name: str = "labels") -> None:
+    """Raise InputError unless labels are None or class indices ``(count,)``; ``name`` is for the message."""
     if labels is None:
         return
-    if not isinstance(labels, Tensor) or labels.shape != (count,) or labels.is_floating_point():
+    fits = isinstance(labels, Tensor) and labels.shape == (count,)
+    if not fits or labels.is_floating_point() or labels.is_complex():
         got = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
-        raise InputTypeError(f"labels: expected integers ({count},), got {got}")
+        raise InputTypeError(f"{name}: expected integers ({count},), got {got}")
     if count and int(labels.min()) < 0:
-        raise InputError(f"labels: expected class indices of at least 0, got {int(labels.min())}")
+        raise InputError(f"{name}: expected class indices of at least 0, got {int(labels.min())}")
+
+
+def class_indices(labels: Any, count: int, name: str = "labels") -> Tensor | None:
+    """Return labels as a tensor of class indices ``(count,)``, from a tensor, an array or a list; None stays None.
+
+    Raises:
+        InputError: they are no class indices, or not ``count``; ``name`` is for the message.
+    """
+    with contextlib.suppress(TypeError, ValueError, RuntimeError):  # else `check_labels` says what was expected
+        labels = labels if labels is None else torch.as_tensor(labels)
+    check_labels(labels, count, name)
+    return labels

@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from augkit.core.errors import InputError
-from augkit.invariance.outputs.boxes import Detections, Size, area, overlaps
+from augkit.invariance.outputs.boxes import CORNERS, Detections, Size, area, overlaps, turned
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
@@ -62,6 +62,8 @@ def read_targets(labels: Any, count: int) -> list[Targets]:
         values = boxes.detach().to("cpu").double().numpy()
         if not np.isfinite(values).all():
             raise InputError("labels: expected finite boxes, got NaN or infinity")
+        if turned(values).any():
+            raise InputError(f"labels: {CORNERS}, got {values[turned(values)][0].tolist()}")
         found.append(Targets(values, classes.detach().to("cpu").numpy().astype(np.int64)))
     return found
 

@@ -31,6 +31,8 @@ from augkit.core.precision import on_cpu, widest
 FIELDS = ("boxes", "scores", "labels")
 SCORE = 0.3  # default threshold of boxes that count
 IOU = 0.5  # default least IoU of partners
+MOST_TURNED = 0.1  # share of a batch's boxes; a detector may give a few that are no boxes, but not many
+CORNERS = "expected boxes as x0, y0, x1, y1 with x0 <= x1 and y0 <= y1 (`torchvision.ops.box_convert` gives them)"
 BORDER = 1.0  # default distance in pixels between a box that counts and the edges of both views
 Size = tuple[int, int]
 
@@ -68,6 +70,11 @@ class Detections:
         return (x0 >= border) & (y0 >= border) & (x1 <= width - border) & (y1 <= height - border)
 
 
+def turned(boxes: np.ndarray) -> np.ndarray:
+    """Whether a corner of boxes ``(N, 4 or more)`` lies on the wrong side of the other: ``(N,)``."""
+    return (boxes[:, 0] > boxes[:, 2]) | (boxes[:, 1] > boxes[:, 3])
+
+
 def centers(boxes: np.ndarray) -> np.ndarray:
     """Centers ``(..., 2)`` of boxes ``(..., 4)``."""
     return (boxes[..., :2] + boxes[..., 2:]) / 2
@@ -100,6 +107,8 @@ def read_detections(output: Any, count: int) -> list[Detections]:
     if not bool(torch.isfinite(whole).all()):
         raise InputError("model: expected finite boxes and scores, got NaN or infinity")
     parts = whole.numpy()
+    if (share := turned(parts).mean() if len(parts) else 0.0) > MOST_TURNED:
+        raise InputError(f"model: {CORNERS}, got {100 * share:.0f} % of boxes with x0 > x1 or y0 > y1")
     ends = np.cumsum([0, *(len(one) for one in rows)])
     return [_of_rows(parts[start:end]) for start, end in pairwise(ends)]
 

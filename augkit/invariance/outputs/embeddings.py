@@ -22,6 +22,7 @@ from torch import Tensor
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError, check_whole
 from augkit.invariance.accumulator import State
+from augkit.invariance.batch_stream import class_indices
 from augkit.invariance.bootstrap import Estimate
 from augkit.invariance.metrics import Metric
 from augkit.invariance.outputs.base import (
@@ -81,9 +82,17 @@ class EmbeddingMeasure(OutputMeasure):
         self._k = NEIGHBORS if options.neighbors is None else options.neighbors
         if options.gallery_labels is not None and options.gallery is None:
             raise InputError("gallery_labels: expected a gallery too, got none")
-        self._gallery = None if options.gallery is None else self._embedded(options.gallery)
-        if self._gallery is not None:
-            self._check_gallery(self._gallery, options.gallery_labels)
+        self._gallery, self._gallery_labels = None, None
+        if options.gallery is not None:
+            self._gallery = self._embedded(options.gallery)
+            if len(self._gallery) < self._k:
+                raise InputError(self._too_few(len(self._gallery)))
+            self._gallery_labels = class_indices(options.gallery_labels, len(self._gallery), "gallery_labels")
+        self._classes = options.class_embeddings
+        if self._classes is not None:
+            self._classes = _given_embeddings(self._classes, "class_embeddings")
+            if len(self._classes) < 2:
+                raise InputError("class_embeddings: expected those of at least 2 classes, got 1")
 
     def take(self, output: Any, batch: int) -> Tensor:
         """Return the embeddings ``(B, D)``."""
@@ -102,11 +111,13 @@ class EmbeddingMeasure(OutputMeasure):
             kept.setdefault(number, embeddings.cpu())
         self._pairs.append(compared)
         exact_a, exact_b = (each.double() for each in self._views_of(compared))
+        for name, given in (("gallery", self._gallery), ("class_embeddings", self._classes)):
+            if given is not None and given.shape[1] != exact_a.shape[1]:
+                raise InputError(f"{name}: expected embeddings (N, {exact_a.shape[1]}), got {tuple(given.shape)}")
         cosine = _cosine(exact_a, exact_b)
         values = {"cosine": cosine}
-        classes = self.setting.options.class_embeddings
-        if classes is not None:
-            values |= self._zero_shot(exact_a, exact_b, classes, compared.targets)
+        if self._classes is not None:
+            values |= self._zero_shot(exact_a, exact_b, self._classes, compared.targets)
         self.tally.add(compared.start, values)
         return 1 - cosine
 
@@ -176,19 +187,23 @@ class EmbeddingMeasure(OutputMeasure):
         return _Scales(firsts.double().mean(0), middle, ROUNDING * torch.finfo(firsts.dtype).eps * size)
 
     def _zero_shot(self, a: Tensor, b: Tensor, classes: Tensor, labels: Tensor | None) -> dict[str, Tensor]:
-        if classes.ndim != 2 or classes.shape[1] != a.shape[1] or len(classes) < 2:
-            raise InputError(f"class_embeddings: expected (K, {a.shape[1]}), K at least 2, got {tuple(classes.shape)}")
-        directions = F.normalize(classes.cpu().double(), dim=-1)
+        directions = F.normalize(classes.double(), dim=-1)
         first, second = ((each @ directions.T).argmax(-1) for each in (a, b))
         out = {"zero_shot_changed": first != second}
-        return out if labels is None else out | {"zero_shot_correct": first == labels.cpu()}
+        if labels is None:
+            return out
+        if int(labels.max()) >= len(classes):
+            raise InputError(
+                f"class_embeddings: expected one for each class, got {len(classes)} and label {int(labels.max())}"
+            )
+        return out | {"zero_shot_correct": first == labels.cpu()}
 
     def _neighbors(
         self, compared: Compared, a: Tensor, b: Tensor, gallery: Tensor, own_labels: Tensor | None
     ) -> dict[str, Tensor]:
         k, is_own = self._k, self._gallery is None
         own = torch.arange(compared.start, compared.start + len(a)) if is_own else None
-        labels = own_labels if is_own else self.setting.options.gallery_labels
+        labels = own_labels if is_own else self._gallery_labels
         first, second = nearest_entries(a, gallery, k, own), nearest_entries(b, gallery, k, own)
         kept = (first[:, :, None] == second[:, None, :]).any(-1)
         out = {"nearest_changed": first[:, 0] != second[:, 0], "neighbors_lost": 1 - kept.double().mean(-1)}
@@ -201,16 +216,10 @@ class EmbeddingMeasure(OutputMeasure):
 
     def _embedded(self, gallery: Tensor) -> Tensor:
         if isinstance(gallery, Tensor) and gallery.ndim == 2:
-            return gallery.detach().cpu().to(torch.promote_types(gallery.dtype, torch.float32))
+            return _given_embeddings(gallery, "gallery")
         check_images(gallery, "gallery")
         assert self.setting.embed is not None
         return self.setting.embed(gallery, self.take).cpu()
-
-    def _check_gallery(self, gallery: Tensor, labels: Tensor | None) -> None:
-        if len(gallery) < self._k:
-            raise InputError(self._too_few(len(gallery)))
-        if labels is not None and labels.shape != (len(gallery),):
-            raise InputError(f"gallery_labels: expected ({len(gallery)},), got {tuple(labels.shape)}")
 
     def _too_few(self, count: int) -> str:
         return (
@@ -254,6 +263,17 @@ def _variance(views: list[Tensor], scales: _Scales, images: int) -> dict[str, Te
 
 def _quantile_curve(found: list[Estimate]) -> OutputCurve:
     return OutputCurve("quantile", "share of views with a lower cosine", QUANTILES, {"cosine": found})
+
+
+def _given_embeddings(embeddings: Any, name: str) -> Tensor:
+    """Embeddings ``(N, D)`` of the user on the CPU, at least in float32; ``name`` is for messages."""
+    if not isinstance(embeddings, Tensor) or embeddings.ndim != 2 or embeddings.is_complex():
+        form = f"{tuple(embeddings.shape)} {embeddings.dtype}" if isinstance(embeddings, Tensor) else ""
+        raise InputError(f"{name}: expected a real tensor (N, D), got {form or type(embeddings).__name__}")
+    found = embeddings.detach().cpu().to(torch.promote_types(embeddings.dtype, torch.float32))
+    if not bool(torch.isfinite(found).all()):
+        raise InputError(f"{name}: expected finite embeddings, got NaN or infinity")
+    return found
 
 
 def nearest_entries(embeddings: Tensor, gallery: Tensor, k: int, own: Tensor | None) -> Tensor:

@@ -53,7 +53,7 @@ class LogitMeasure(OutputMeasure):
         moved = torch.linalg.vector_norm(a - b, dim=-1)
         values |= {"relative": torch.where(varied, moved / scale.clamp_min(1e-300), 0.0), "varied": varied.double()}
         if compared.targets is not None:
-            labels = torch.as_tensor(compared.targets).cpu()
+            labels = compared.targets.cpu()
             if int(labels.max()) >= a.shape[1]:
                 raise InputError(f"labels: the model has {a.shape[1]} classes, got label {int(labels.max())}")
             values["correct"] = (a.argmax(-1) == labels).double()

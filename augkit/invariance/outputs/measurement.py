@@ -173,5 +173,9 @@ def merged_options(options: OutputOptions | None, given: Mapping[str, Any]) -> O
 
 def check_targets(targets: Any, count: int) -> None:
     """Raise InputError unless there are as many targets as images."""
-    if targets is not None and len(targets) != count:
-        raise InputError(f"targets: expected one for each of {count} images, got {len(targets)}")
+    if targets is None:
+        return
+    listed = hasattr(targets, "__getitem__") and getattr(targets, "ndim", 1) > 0
+    if not listed or len(targets) != count:
+        got = len(targets) if listed else type(targets).__name__
+        raise InputError(f"targets: expected one for each of {count} images, got {got}")

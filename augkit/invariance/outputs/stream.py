@@ -12,11 +12,12 @@ from torch import Tensor
 from augkit.augment.resample import check_images
 from augkit.core.errors import InputError
 from augkit.invariance.accumulator import State, digest
+from augkit.invariance.batch_stream import class_indices
 from augkit.invariance.bootstrap import Run
 from augkit.invariance.gallery import picture_of, place_of
 from augkit.invariance.network import Network
 from augkit.invariance.outputs.base import Compared, KindResults, OutputMeasure, OutputOptions, OutputSetting
-from augkit.invariance.outputs.kinds import KINDS, OutputKind, find_kind
+from augkit.invariance.outputs.kinds import CLASS_INDICES, KINDS, OutputKind, find_kind
 from augkit.invariance.outputs.pictures import Fetch, WorstPicture, small
 from augkit.invariance.outputs.report import OutputReport, OutputSettings, WorstCase
 from augkit.invariance.outputs.upsampling import own_stride
@@ -297,6 +298,8 @@ class OutputMeasurement:
         return torch.cat(found)
 
     def _add(self, images: Tensor, targets: Any) -> None:
+        if self.kind is not None and self.kind.targets == CLASS_INDICES:
+            targets = class_indices(targets, len(images))
         displacements = self.plan.displacements(self.seed, self.images, len(images))
         places = displacements.to(self.network.device, non_blocking=True)
         views = Views(self.plan, self.protocol, self.network.load(images), places)

@@ -147,6 +147,7 @@ def test_spread_is_between_views() -> None:
         ([{"boxes": torch.zeros(1, 4)}] * 2, "got dict"),
         ([{"boxes": torch.zeros(1, 4), "labels": torch.zeros(2)}] * 2, "got (1, 4) and (2,)"),
         ([{"boxes": torch.full((1, 4), torch.inf), "labels": torch.zeros(1)}] * 2, "finite boxes"),
+        ([{"boxes": torch.tensor([[30.0, 5, 8, 8]]), "labels": torch.zeros(1)}] * 2, "x0, y0, x1, y1 with x0 <= x1"),
     ],
 )
 def test_other_labels_are_one_line(labels: object, message: str) -> None:

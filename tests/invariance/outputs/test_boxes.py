@@ -68,6 +68,8 @@ def test_all_forms_read_alike() -> None:
         ([as_dict(detections(2, 0))], "expected the detections of 2 images, got those of 1"),
         ([{**as_dict(detections(2, 0)), "scores": torch.zeros(3)}] * 2, "got (2, 4), (3,), (2,)"),
         ([torch.full((1, 6), torch.nan)] * 2, "expected finite boxes and scores"),
+        # As x, y, width, height: half of such boxes look turned.
+        ([torch.tensor([[30.0, 5.0, 8.0, 8.0, 0.9, 1.0], [3.0, 2.0, 9.0, 9.0, 0.9, 1.0]])] * 2, "got 50 % of boxes"),
     ],
 )
 def test_other_outputs_are_one_line(output: object, message: str) -> None:
@@ -75,6 +77,12 @@ def test_other_outputs_are_one_line(output: object, message: str) -> None:
         read_detections(output, 2)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_few_turned_boxes_of_a_detector_are_no_error() -> None:
+    rows = torch.tensor([[3.0, 2.0, 9.0, 9.0, 0.9, 1.0]]).repeat(20, 1)
+    rows[0, 2] = 1.0
+    assert [len(found) for found in read_detections([rows, rows], 2)] == [20, 20]
 
 
 def test_iou_is_that_of_torchvision() -> None:

@@ -9,7 +9,7 @@ from dense_networks import Returns, embedder
 from measured import photo_like
 from torch import nn
 
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, InputTypeError
 from augkit.invariance.outputs import measure_outputs
 from augkit.invariance.outputs.numbers import quantiles
 from augkit.invariance.plan import Pairs, Plan
@@ -122,12 +122,45 @@ def test_a_gallery_is_images_or_embeddings() -> None:
         ({"gallery": IMAGES[..., :9]}, "gallery: expected images of"),
         ({"gallery": IMAGES, "gallery_labels": LABELS[:4]}, "gallery_labels: expected"),
         ({"gallery_labels": LABELS}, "gallery_labels: expected a gallery"),
-        ({"class_embeddings": torch.zeros(3, 5)}, "class_embeddings: expected"),
+        ({"gallery": torch.rand(9, 5)}, r"gallery: expected embeddings \(N, 6\), got \(9, 5\)"),
+        ({"gallery": torch.full((9, 4), torch.nan)}, "gallery: expected finite embeddings"),
+        ({"gallery": IMAGES, "gallery_labels": torch.rand(12)}, r"gallery_labels: expected integers \(12,\)"),
+        ({"gallery": IMAGES, "gallery_labels": ["cat"] * 12}, r"gallery_labels: expected integers \(12,\), got list"),
+        ({"class_embeddings": torch.zeros(3, 5)}, r"class_embeddings: expected embeddings \(N, 6\), got \(3, 5\)"),
+        ({"class_embeddings": torch.zeros(1, 4)}, "class_embeddings: expected those of at least 2 classes"),
+        ({"class_embeddings": torch.full((3, 4), torch.inf)}, "class_embeddings: expected finite embeddings"),
+        ({"class_embeddings": np.zeros((3, 4))}, r"class_embeddings: expected a real tensor \(N, D\), got ndarray"),
+        (
+            {"class_embeddings": torch.eye(6)[:2], "targets": LABELS},
+            "class_embeddings: expected one for each class, got 2 and label 2",
+        ),
+        ({"targets": ["cat"] * 12}, r"labels: expected integers \(12,\), got list"),
+        ({"targets": torch.rand(12)}, r"labels: expected integers \(12,\), got torch.float32"),
+        ({"targets": LABELS - 1}, "labels: expected class indices of at least 0"),
+        ({"targets": 3}, "targets: expected one for each of 12 images, got int"),
     ],
 )
-def test_wrong_galleries_are_one_line(options: dict[str, object], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+def test_wrong_galleries_and_labels_are_one_line(options: dict[str, object], message: str) -> None:
+    with pytest.raises((InputError, InputTypeError), match=message):
         measure_outputs(embedder(), IMAGES, max_shift=1.0, **options)
+
+
+def test_a_gallery_of_another_width_is_refused_before_the_second_batch() -> None:
+    network, seen = embedder(), []
+    network.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    with pytest.raises(InputError, match="gallery: expected embeddings"):
+        measure_outputs(network, IMAGES, max_shift=1.0, batch_size=2, gallery=torch.rand(9, 5))
+    assert sum(seen) < len(IMAGES)
+
+
+@pytest.mark.parametrize("kind", ["embedding", "logits"])
+def test_class_indices_may_be_a_list_or_an_array(kind: str) -> None:
+    network = embedder()
+    found = [
+        measure_outputs(network, IMAGES, targets, output=kind, max_shift=1.0).to_dict()
+        for targets in (LABELS, LABELS.tolist(), LABELS.numpy())
+    ]
+    assert found[0] == found[1] == found[2]
 
 
 def test_few_images_have_no_neighbors_and_say_so() -> None:
