@@ -13,7 +13,7 @@ from torch import Tensor
 from augkit.augment.compose import Augment
 from augkit.augment.op_strengths import Strength
 from augkit.augment.ragged import Ragged
-from augkit.core.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError, brief
 
 Key = int | str
 ALONE = (Tensor, Ragged, np.ndarray)  # a batch or sample that is its images; an array only as a sample
@@ -48,7 +48,7 @@ def check_arguments(adapter: str, augment: Any, keys: Any = IMAGES_FIRST) -> Non
         kind = type(augment).__name__
         raise InputTypeError(f"{adapter}: expected an augkit.Augment, got {kind}; of a policy use policy.augment(size)")
     if not isinstance(keys, Keys):
-        raise InputTypeError(f"{adapter}: expected keys as Keys(images=...), got {keys!r}")
+        raise InputTypeError(f"{adapter}: expected keys as Keys(images=...), got {brief(keys)}")
 
 
 def augmented(augment: Augment, batch: Any, keys: Keys, strength: Strength | None = None) -> dict[Key, Any]:

@@ -24,7 +24,7 @@ from torchmetrics import Metric
 
 from augkit.augment.checks import check_dense, check_flag, is_float
 from augkit.augment.kernels import HALF_WIDTH
-from augkit.core.errors import InputError, InputTypeError, unknown_name
+from augkit.core.errors import InputError, InputTypeError, brief, unknown_name
 from augkit.core.precision import widest
 from augkit.invariance import information, metrics
 from augkit.invariance.outputs.dense import Region, energies
@@ -95,7 +95,7 @@ class PairMetric(Metric):
 
 def _checked_classes(num_classes: Any) -> int:
     if isinstance(num_classes, bool) or not isinstance(num_classes, int):
-        raise InputTypeError(f"num_classes: expected an integer of at least 2, got {num_classes!r}")
+        raise InputTypeError(f"num_classes: expected an integer of at least 2, got {brief(num_classes)}")
     if num_classes < 2:
         raise InputError(f"num_classes: expected at least 2, got {num_classes}")
     return num_classes

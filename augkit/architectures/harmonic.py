@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from augkit.architectures.downsampling import PADDING_MODES
 from augkit.architectures.padding import pad
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, brief, unknown_name
 
 ORDERS = (0, 1, 2)
 RING_WIDTH = 0.6  # standard deviation in pixels: aliasing (narrower) and the cut at the border (wider) balance
@@ -276,7 +276,8 @@ def checked_streams(streams: Streams) -> dict[int, int]:
     known = isinstance(streams, Mapping) and len(streams) > 0 and set(streams) <= set(ORDERS)
     if not known or min(streams.values()) < 1:
         raise InputError(
-            f"streams: expected the channels (at least 1) of orders 0, 1, 2, such as {{0: 8, 1: 8}}, got {streams!r}"
+            f"streams: expected the channels (at least 1) of orders 0, 1, 2, such as {{0: 8, 1: 8}},"
+            f" got {brief(streams)}"
         )
     return dict(sorted(streams.items()))
 

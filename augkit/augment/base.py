@@ -34,7 +34,7 @@ from augkit.augment.geometry import Axes
 from augkit.augment.kernels import check_names
 from augkit.augment.op_spec import OpSpec
 from augkit.augment.resample import check_images, resample, resample_checked
-from augkit.core.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError, check_number
 from augkit.core.ranks import draws_of_rank, place_among_processes
 
 Size = tuple[int, int]
@@ -56,7 +56,7 @@ class RandomGeometry(GeometricAugmentationBase2D):
     spec: ClassVar[OpSpec[Any] | None] = None  # of the ops that a policy can name
 
     def __init__(self, p: float, kernel: str, padding: str, same_on_batch: bool = False) -> None:
-        super().__init__(p=check_range("p", p, 0.0, 1.0), same_on_batch=check_flag("same_on_batch", same_on_batch))
+        super().__init__(p=check_number("p", p, 0.0, 1.0), same_on_batch=check_flag("same_on_batch", same_on_batch))
         check_names(kernel, padding)
         self.kernel, self.padding = kernel, padding
 
@@ -362,7 +362,7 @@ def checked_strength(
             device.
     """
     if not isinstance(strength, Tensor):
-        return check_range(name, strength, 0.0, 1.0)
+        return check_number(name, strength, 0.0, 1.0)
     if strength.is_complex() or (strength.is_floating_point() and not is_float(strength)):
         raise InputTypeError(f"{name}: expected a number or a real tensor ({batch},), got {strength.dtype}")
     check_dense(name, strength, "(B,)")
@@ -384,13 +384,3 @@ def strengths(strength: float | Tensor, batch: int, device: torch.device) -> Ten
 def per_sample(strength: float | Tensor) -> float | Tensor:
     """Return a number unchanged, and ``(B,)`` as ``(B, 1)``."""
     return strength[:, None] if isinstance(strength, Tensor) else strength
-
-
-def check_range(name: str, value: float, low: float, high: float) -> float:
-    """Return ``value`` as a float, or raise an error that begins with ``name`` if it is not in ``[low, high]``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputTypeError(f"{name}: expected a number, got {value!r}")
-    if not low <= value <= high or value == math.inf:
-        bounds = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g}]"
-        raise InputError(f"{name}: expected a number {bounds}, got {value:g}")
-    return float(value)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from augkit.core.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError, brief
 
 
 def is_float(values: Tensor) -> bool:
@@ -43,7 +43,7 @@ def check_same_device(name: str, values: Tensor, device: torch.device) -> None:
 def check_flag(name: str, value: Any) -> bool:
     """Return ``value``; raise `InputTypeError` unless it is True or False, as the text "no" would count as True."""
     if not isinstance(value, bool):
-        raise InputTypeError(f"{name}: expected True or False, got {value!r}")
+        raise InputTypeError(f"{name}: expected True or False, got {brief(value)}")
     return value
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from augkit.augment import geometry, targets
 from augkit.augment.backends.values import laid_out
-from augkit.augment.base import Size, View, check_range
+from augkit.augment.base import Size, View
 from augkit.augment.blur import shift_blur, shift_blur_checked
 from augkit.augment.carry_targets import carried_masks, check_followed, moved_fields
 from augkit.augment.checks import channel_statistics
@@ -44,7 +44,7 @@ from augkit.augment.resample import (
     resample_checked,
 )
 from augkit.augment.resample_each import Images, Way, replay_each, resample_each
-from augkit.core.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError, check_number
 
 Target = Any  # a tensor for images of one size, else a list with a tensor for each image; None where there is none
 
@@ -136,7 +136,7 @@ class Augment(ComposedGeometry):
         )
         if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise InputTypeError(f"dtype: expected a floating dtype, got {dtype}")
-        self.min_visible_area = check_range("min_visible_area", min_visible_area, 0.0, 1.0)
+        self.min_visible_area = check_number("min_visible_area", min_visible_area, 0.0, 1.0)
         self.mask_fill = targets.check_fill(mask_fill)
         self.out_dtype = dtype
         self.normalize = None if normalize is None else channel_statistics("normalize", normalize)

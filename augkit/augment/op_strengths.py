@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from augkit.augment.base import check_range, checked_strength
-from augkit.core.errors import InputError, unknown_name
+from augkit.augment.base import checked_strength
+from augkit.core.errors import InputError, check_number, unknown_name
 
 KORNIA = "ops"  # as the field of a policy that holds them
 
@@ -59,9 +59,9 @@ def checked_strengths(strength: Strength, batch: int, device: torch.device) -> S
 def constant_strength(strength: float | Mapping[str, float], names: Iterable[str]) -> float | dict[str, float]:
     """The ``strength`` of a transform's own: a number in [0, 1] for all ops, or one for each that is named."""
     if not isinstance(strength, Mapping):
-        return check_range("strength", strength, 0.0, 1.0)
+        return check_number("strength", strength, 0.0, 1.0)
     completed(strength, names, 1.0)
-    return {name: check_range(f"strength of {name}", value, 0.0, 1.0) for name, value in strength.items()}
+    return {name: check_number(f"strength of {name}", value, 0.0, 1.0) for name, value in strength.items()}
 
 
 def scaled(strength: Strength, factor: Tensor) -> Strength:

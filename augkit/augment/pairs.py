@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from augkit.augment.base import check_range
 from augkit.augment.geometry import along_axes
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, brief, check_number
 
 PerAxis = float | tuple[float, float]
 
@@ -22,10 +21,10 @@ def check_pair(name: str, value: Any, low: float, high: float) -> PerAxis:
     """
     if isinstance(value, str) or not isinstance(value, Sequence):
         number: Any = value
-        return check_range(name, number, low, high)
+        return check_number(name, number, low, high)
     if len(value) != 2:
-        raise InputError(f"{name}: expected a number or a pair (x, y), got {value!r}")
-    x, y = (check_range(name, one, low, high) for one in value)
+        raise InputError(f"{name}: expected a number or a pair (x, y), got {brief(value)}")
+    x, y = (check_number(name, one, low, high) for one in value)
     return x, y
 
 

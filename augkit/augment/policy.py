@@ -31,7 +31,7 @@ from augkit.augment.ops import op_classes, op_specs
 from augkit.augment.strength_schedule import ALL, WORKERS, Points, strength_at
 from augkit.core import yaml_text
 from augkit.core.class_names import class_mask
-from augkit.core.errors import InputError, InputTypeError, unknown_name
+from augkit.core.errors import InputError, InputTypeError, brief, unknown_name
 from augkit.core.schema import Data, parse_yaml, read_yaml, validate
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class Policy(OpFields):
         if before and self.strength < 1:  # all of them or none, as in `WorkerStep`
             before = [Sequential(before, p=self.strength)]
         if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0):
-            raise InputError(f"seed: expected an integer of at least 0, got {seed!r}")
+            raise InputError(f"seed: expected an integer of at least 0, got {brief(seed)}")
         seed = None if seed is None else int(seed)  # albumentations takes no integer of NumPy
         fields = self.model_dump(exclude_none=True, exclude={"worker_ops"})
         transform = PolicyTransform(fields, size, backend, fit=fit, mask_fill=mask_fill)

@@ -23,7 +23,7 @@ from augkit.augment.matrix_checks import (
     reads_four_entries,
     strongest_shrink,
 )
-from augkit.core.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError, brief
 from augkit.core.precision import widest
 
 
@@ -384,4 +384,4 @@ def check_size(size: tuple[int, int]) -> tuple[int, int]:
             return height, width
     except (TypeError, ValueError, OverflowError):
         pass
-    raise InputError(f"size: expected (H, W), two integers of at least 1, got {size!r}")
+    raise InputError(f"size: expected (H, W), two integers of at least 1, got {brief(size)}")

@@ -19,7 +19,7 @@ from augkit.augment import geometry
 from augkit.augment.backends import general
 from augkit.augment.checks import check_dense, check_same_device, is_float
 from augkit.augment.kernels import HALF_WIDTH, padded_index
-from augkit.core.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError, brief
 
 Size = tuple[int, int]
 
@@ -60,7 +60,7 @@ def check_fill(fill: float | None) -> float | None:
     """Return ``fill``, or raise InputTypeError if it is neither a number nor None."""
     if fill is None or (isinstance(fill, (int, float)) and not isinstance(fill, bool)):
         return fill
-    raise InputTypeError(f"mask_fill: expected a number such as 255, or None, got {fill!r}")
+    raise InputTypeError(f"mask_fill: expected a number such as 255, or None, got {brief(fill)}")
 
 
 def fill_like(masks: Tensor, fill: float) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from augkit.augment.policy import Policy
-from augkit.core.errors import InputError, InputTypeError, RunError, check_whole
+from augkit.core.errors import InputError, InputTypeError, RunError, brief, check_whole
 from augkit.core.files import environment, write
 from augkit.core.named import name_of, refuse_in_import
 from augkit.core.progress import Display
@@ -205,7 +205,7 @@ def _named(policies: Mapping[str, Policy]) -> dict[str, Tree]:
         InputError: there are none, one is no policy, or one is named as the control.
     """
     if not isinstance(policies, Mapping) or not policies:
-        raise InputTypeError(f"policies: expected a mapping of names to augkit.Policy, got {policies!r}")
+        raise InputTypeError(f"policies: expected a mapping of names to augkit.Policy, got {brief(policies)}")
     for name, policy in policies.items():
         if not isinstance(policy, Policy):
             raise InputTypeError(f"policies: expected an augkit.Policy as '{name}', got {type(policy).__name__}")

@@ -14,11 +14,14 @@ BackendWarning              a fast path that failed its check on a device (also 
 from __future__ import annotations
 
 import difflib
+import math
 import operator
 from collections.abc import Iterable
-from typing import SupportsIndex
+from numbers import Real
+from typing import Any
 
 SHOWN = 16  # names shown in one line
+LONGEST = 80  # characters of a value in a message
 
 
 class AugkitError(Exception):
@@ -68,8 +71,42 @@ def check_whole(name: str, value: object, least: int, *, optional: bool = True) 
     """Raise InputError unless ``value`` is a whole number of at least ``least``, or None if ``optional``."""
     if value is None and optional:
         return
-    if isinstance(value, bool) or not isinstance(value, SupportsIndex) or operator.index(value) < least:
-        raise InputError(f"{name}: expected a whole number of {least} or more, got {value!r}")
+    try:
+        fits = not isinstance(value, bool) and operator.index(value) >= least  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(f"{name}: expected a whole number of {least} or more, got {brief(value)}")
+
+
+def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
+    """Return a real number in ``[low, high]``, but not NaN or infinity, as a float.
+
+    Raises:
+        InputTypeError: ``value`` is no real number; an error begins with ``name``.
+        InputError: it is out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputTypeError(f"{name}: expected a number, got {brief(value)}")
+    number = float(value)
+    if not low <= number <= high or math.isinf(number):
+        bounds = "that is finite" if low == -math.inf else f"at least {low:g}"
+        bounds = bounds if high == math.inf else f"in [{low:g}, {high:g}]"
+        raise InputError(f"{name}: expected a number {bounds}, got {number:g}")
+    return number
+
+
+def brief(value: object) -> str:
+    """A value for a message: its ``repr``, shortened; an array or a tensor by its type and shape.
+
+    >>> brief("a"), brief([0.5] * 50)[-9:]
+    ("'a'", ', 0.5 ...')
+    """
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"a {type(value).__name__} of shape {tuple(shape)}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 4].rsplit(' ', 1)[0].rstrip(',')} ..."
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:

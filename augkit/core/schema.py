@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from augkit.core import yaml_text
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, brief, unknown_name
 
 Tree = dict[str, Any]  # a mapping from YAML, not yet checked
 Model = TypeVar("Model", bound=BaseModel)
@@ -123,7 +123,7 @@ def validate(model: type[Model], tree: Tree, source: str) -> Model:
             message = f"text that matches {first['ctx']['pattern']}"
         if first["type"] == "too_short":
             message = f"at least {first['ctx']['min_length']} of them"
-        raise InputError(f"{source}: {path}: expected {message}, got {first['input']!r}{more}") from None
+        raise InputError(f"{source}: {path}: expected {message}, got {brief(first['input'])}{more}") from None
 
 
 def apply_overrides(tree: Tree, overrides: list[str]) -> Tree:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from augkit.augment.ragged import Ragged
-from augkit.core.errors import InputError
+from augkit.core.errors import check_whole
 from augkit.data.images import Images
 from augkit.data.stream import Stream
 
@@ -29,8 +29,7 @@ def batches(images: Images, batch_size: int, device: torch.device | str | None =
     >>> [len(batch) for batch in batches(images, 2)]
     [2, 2, 1]
     """
-    if batch_size < 1:
-        raise InputError(f"batch size: expected 1 or more, got {batch_size}")
+    check_whole("batch size", batch_size, 1, optional=False)
     target = None if device is None else torch.device(device)
     cuda = target is not None and target.type == "cuda"
     if isinstance(images, Stream):

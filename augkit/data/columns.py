@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, brief
 from augkit.data.dataset import Found
 from augkit.data.labels import LARGEST
 from augkit.data.stream import Reading, Source, stream_of
@@ -136,7 +136,7 @@ def _numbered(values: list[Any] | None, names: list[str], where: str) -> list[in
     numbers = {name: number for number, name in enumerate(names)}
     strange = next((value for value in values if value is not None and value not in numbers), None)
     if strange is not None:
-        raise InputError(f"{where}: expected labels that are all text, or names of classes; got {strange!r}")
+        raise InputError(f"{where}: expected labels that are all text, or names of classes; got {brief(strange)}")
     return [None if value is None else numbers[value] for value in values]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from augkit.core.errors import InputError, InputTypeError, check_whole, unknown_name
+from augkit.core.errors import InputError, InputTypeError, brief, check_whole, unknown_name
 from augkit.data.bundled import BUNDLED
 from augkit.data.dataset import Dataset, Found
 from augkit.data.folder import find_folder
@@ -69,7 +69,7 @@ def load_dataset(  # noqa: PLR0913 (keywords of one dataset, each with a default
             A broken file may be an error only when its split is first used.
     """
     if not isinstance(name, str):
-        raise InputTypeError(f"dataset: expected a name, such as 'mnist5k' or 'folder:DIR', got {name!r}")
+        raise InputTypeError(f"dataset: expected a name, such as 'mnist5k' or 'folder:DIR', got {brief(name)}")
     check_whole("data.limit", limit, 1)
     reading = Reading(
         image_size, channels, skip_corrupt, workers, memory, max_megapixels, crop_share, decode_size, mixed_size

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from augkit.augment.fit import decode_size_problem
-from augkit.core.errors import InputError, check_whole
+from augkit.core.errors import InputError, brief, check_whole
 from augkit.data.decode import Fault, Form, decode, decode_upright, is_gray, wrong_size
 from augkit.data.images import Canvas, Images, Step
 
@@ -84,9 +84,9 @@ class Reading:
         """Raise InputError for a setting that is not a whole number or is too small."""
         share = self.crop_share
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
-            raise InputError(f"data.crop_share: expected a number above 0 and at most 1, got {share!r}")
+            raise InputError(f"data.crop_share: expected a number above 0 and at most 1, got {brief(share)}")
         if self.channels not in (None, 1, 3):
-            raise InputError(f"channels: expected 1 or 3, got {self.channels!r}")
+            raise InputError(f"channels: expected 1 or 3, got {brief(self.channels)}")
         for name, least in (
             ("image_size", 1),
             ("workers", 0),

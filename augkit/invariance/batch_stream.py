@@ -12,7 +12,7 @@ from torch import Tensor
 from augkit.augment.ragged import Ragged
 from augkit.augment.resample import as_size, check_images
 from augkit.augment.resample_each import centers
-from augkit.core.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError, check_whole
 
 Pixels = Tensor | Ragged
 Images = Pixels | Iterable[Pixels | tuple[Pixels, Tensor | None]]
@@ -38,10 +38,11 @@ def batches(
     Raises:
         InputError: ``batch_size`` is below 1, the labels do not fit the images, or a `Ragged` has no ``image_size``.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size: expected at least 1, got {batch_size}")
+    check_whole("batch_size", batch_size, 1, optional=False)
     if isinstance(images, (Tensor, Ragged)):
         images = [(images, labels)]
+    elif isinstance(images, (str, dict)) or not isinstance(images, Iterable):
+        raise InputTypeError(f"images: expected (N, C, H, W), or an iterable of batches, got {type(images).__name__}")
     elif labels is not None:
         raise InputError("labels: an iterable of batches brings its own, as pairs (images, labels)")
     for batch in images:

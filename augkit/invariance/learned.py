@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, brief
 from augkit.invariance.bootstrap import (
     PREDICTIONS,
     UNDEFINED,
@@ -195,7 +195,7 @@ def log_ratios(treated: Reports, control: Reports, *, metric: str = DEFAULT, see
     """Return ``log(V_treated / V_control)`` per training seed; None where `learned_invariance` is undefined."""
     above, below = _several(treated), _several(control)
     if metric not in VARIABILITIES:
-        raise InputError(f"metric: expected one of {', '.join(VARIABILITIES)}, got {metric!r}")
+        raise InputError(f"metric: expected one of {', '.join(VARIABILITIES)}, got {brief(metric)}")
     if len(above) != len(below):
         raise InputError(f"expected as many treated runs as controls, got {len(above)} and {len(below)}")
     if len({report.fingerprint for report in above + below}) != 1:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from augkit.augment.ragged import Ragged
 from augkit.augment.resample import check_images
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, check_number, check_whole
 from augkit.invariance.accumulator import Accumulator, State, digest, fingerprint
 from augkit.invariance.batch_statistics import BatchStatistics, measure_batch
 from augkit.invariance.batch_stream import Images, batches, check_labels
@@ -95,11 +95,12 @@ def measure_invariance(  # noqa: PLR0913 (keywords of one measurement, each with
     True
     """
     if plan is None:
-        if pairs < 1:
-            raise InputError(f"pairs: expected at least 1, got {pairs}")
-        if not max_shift >= 0:
+        check_whole("pairs", pairs, 1, optional=False)
+        if not check_number("max_shift", max_shift) >= 0:
             raise InputError(f"max_shift: expected pixels of at least 0, got {max_shift:g}")
-        plan = Plan(pairs=Pairs(pairs, -max_shift, max_shift), lengths=tuple(float(v) for v in lengths))
+        plan = Plan(
+            pairs=Pairs(pairs, -max_shift, max_shift), lengths=tuple(check_number("lengths", v) for v in lengths)
+        )
     elif (max_shift, pairs, tuple(lengths)) != (8.0, 4, ()):
         raise InputError("plan: it replaces max_shift, pairs and lengths; leave them out")
     network = Network(model, mean=mean, std=std, precision=precision, compiled=compiled, device=device)
@@ -145,8 +146,7 @@ class Measurement:
         keep_probabilities: bool = False,
         noise: bool = False,
     ) -> None:
-        if seed < 0:
-            raise InputError(f"seed: expected an integer of at least 0, got {seed}")
+        check_whole("seed", seed, 0, optional=False)
         self.network, self.plan, self.seed = network, plan, seed
         self.accumulator = Accumulator(plan.layout)
         self._options, self._keep, self._noise = options, keep_probabilities, noise

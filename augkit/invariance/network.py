@@ -21,7 +21,7 @@ from augkit.architectures.folding import FoldablePair, foldable_pairs, folded
 from augkit.architectures.modes import check_network, evaluated, is_lazy
 from augkit.architectures.outputs import check_logits, logits_in, run_network
 from augkit.augment.resample import check_images
-from augkit.core.errors import InputError, RunError, unknown_name
+from augkit.core.errors import InputError, RunError, check_whole, unknown_name
 from augkit.core.precision import on_cpu
 from augkit.core.random_streams import MEASUREMENT, drawing
 
@@ -327,8 +327,7 @@ def _check_normalization(mean: Sequence[float] | None, std: Sequence[float] | No
 
 def batch_slices(count: int, batch_size: int, on_batch: Callable[[int, int], None] | None) -> Iterator[slice]:
     """Yield slices of at most ``batch_size`` that cover ``count``; call ``on_batch(done, count)`` after each."""
-    if batch_size < 1:
-        raise InputError(f"batch_size: expected at least 1, got {batch_size}")
+    check_whole("batch_size", batch_size, 1, optional=False)
     for start in range(0, count, batch_size):
         stop = min(start + batch_size, count)
         yield slice(start, stop)

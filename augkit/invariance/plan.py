@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, check_whole, unknown_name
 
 AXES = ("shift", "scale")
 Place = tuple[float, float]
@@ -48,8 +48,7 @@ class Pairs:
     step: Place | None = None
 
     def __post_init__(self) -> None:
-        if self.count < 1:
-            raise InputError(f"pairs: expected at least 1, got {self.count}")
+        check_whole("pairs", self.count, 1, optional=False)
         if not -math.inf < self.low <= self.high < math.inf:
             raise InputError(f"pairs: expected low <= high, both finite, got {self.low:g} and {self.high:g}")
         if self.quantum is not None and not 0 < self.quantum < math.inf:

@@ -24,7 +24,7 @@ from augkit.augment import geometry
 from augkit.augment.blur import shift_blur_checked
 from augkit.augment.kernels import check_names, padded_index
 from augkit.augment.resample import as_size, fourier_shift_checked, resample_checked, shift_checked
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, check_number, unknown_name
 
 PROTOCOLS = ("crop", "embed", "circular")
 BACKGROUNDS = ("black", "mean", "blur", "reflection")
@@ -250,7 +250,7 @@ def make_protocol(
     check_names(kernel, "zeros")
     if kernel == "fourier" and name != "circular":
         raise InputError(f"protocol '{name}': kernel 'fourier' wraps around; expected 'sinc' or 'lanczos3'")
-    if not max_shift >= 0:
+    if not check_number("max_shift", max_shift) >= 0:
         raise InputError(f"max_shift: expected pixels of at least 0, got {max_shift:g}")
     if name == "circular" and factors != (1.0, 1.0):
         raise InputError("protocol 'circular': a torus cannot be rescaled; expected 'crop' or 'embed'")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, brief, unknown_name
 from augkit.invariance.network import MEMORY_FORMATS
 from augkit.invariance.presets import PRESETS, Preset
 
@@ -166,7 +166,7 @@ class MeasureSettings:
         if not self.strict and self.weights is None:
             raise InputError("--not-strict: expected --weights FILE, of which it takes what fits")
         if self.crop_share is not None and not 0 < self.crop_share <= 1:
-            raise InputError(f"--crop-share: expected a number above 0 and at most 1, got {self.crop_share!r}")
+            raise InputError(f"--crop-share: expected a number above 0 and at most 1, got {brief(self.crop_share)}")
         if self.split not in SPLITS:
             raise unknown_name("split", self.split, SPLITS)
         if self.memory_format not in (None, *MEMORY_FORMATS):

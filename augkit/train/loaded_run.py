@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from augkit.core.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError, brief
 from augkit.core.pixels import as_float
 from augkit.data.decode import Fault, Form, decode, decode_upright, in_mode, pixels_of
 from augkit.data.images import Canvas
@@ -124,6 +124,8 @@ def load_run(folder: str | Path) -> LoadedRun:
         InputError: the folder is not that of a run, a file is missing or broken, the weights do not fit, or the
             network is one of your own, which no recipe can build.
     """
+    if not isinstance(folder, (str, Path)):
+        raise InputTypeError(f"run: expected the folder of a run, got {brief(folder)}")
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise InputError(f"run '{folder}': expected a folder of augkit.train, there is none")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from augkit.architectures.blocks import pooling_first
 from augkit.architectures.modes import check_network, check_trainable, copied, train, weights_dtype
 from augkit.architectures.stages import freeze
-from augkit.core.errors import InputError, check_whole
+from augkit.core.errors import InputError, InputTypeError, brief, check_whole
 from augkit.core.random_streams import MIXING, deterministic
 from augkit.data import Dataset, Images, sample
 from augkit.invariance import Estimate
@@ -111,6 +111,8 @@ def fit(  # noqa: PLR0913 (keywords of one run, each with a default)
         RunError: the loss became NaN or infinite, a file could not be written, the device is out of memory, or a
             tracker failed.
     """
+    if not isinstance(recipe, Recipe):
+        raise InputTypeError(f"recipe: expected an augkit.Recipe, as of Recipe.load('mnist5k'), got {brief(recipe)}")
     recipe = recipe.replaced(seed=recipe.seed if seed is None else seed)
     target = choose_device(local_device(device))
     check_whole("until", until, 1)

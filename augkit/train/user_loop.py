@@ -17,7 +17,7 @@ from torch import nn
 
 from augkit.architectures.modes import evaluated
 from augkit.augment.policy import Policy
-from augkit.core.errors import InputError, InputTypeError, RunError, WriteError
+from augkit.core.errors import InputError, InputTypeError, RunError, WriteError, brief
 from augkit.data import Images
 from augkit.invariance import InvarianceReport
 from augkit.train.evaluate import measure_model
@@ -47,7 +47,7 @@ def check_timeout(timeout: object) -> None:
         return
     number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
     if not number or not 0 < timeout <= threading.TIMEOUT_MAX:  # type: ignore[operator]
-        raise InputError(f"timeout: expected seconds above 0, got {timeout!r}; None waits for ever")
+        raise InputError(f"timeout: expected seconds above 0, got {brief(timeout)}; None waits for ever")
 
 
 def check_function(function: object) -> None:

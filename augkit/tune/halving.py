@@ -17,7 +17,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from augkit.core.errors import InputError, check_whole
+from augkit.core.errors import InputError, brief, check_whole
 from augkit.core.jobs.retry import RETRY_OF
 from augkit.core.jobs.worker import OPEN
 from augkit.tune import optuna_study
@@ -176,7 +176,9 @@ def epochs_of_a_trial(
     if rungs is None or (isinstance(rungs, Sequence) and not rungs):
         return trial_epochs or math.ceil(recipe_epochs / 2)
     if isinstance(rungs, str) or not isinstance(rungs, Sequence):
-        raise InputError(f"rungs: expected two or more ascending numbers of epochs, such as (2, 4, 8), got {rungs!r}")
+        raise InputError(
+            f"rungs: expected two or more ascending numbers of epochs, such as (2, 4, 8), got {brief(rungs)}"
+        )
     for epochs in rungs:
         check_whole("rungs", epochs, 0, optional=False)
     words = ",".join(map(str, rungs))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import SupportsIndex, TypeVar
 
-from augkit.core.errors import InputError, InputTypeError, check_whole
+from augkit.core.errors import InputError, InputTypeError, brief, check_whole
 from augkit.core.jobs.launch import check_workers
 from augkit.core.jobs.pool import WorkerSettings
 from augkit.core.jobs.storage import Storage
@@ -54,7 +54,7 @@ def as_workers(workers: object, kind: type[Workers], storage: object) -> Workers
         raise InputTypeError(f"storage: expected a file or URL as text, got {type(storage).__name__}")
     if not isinstance(workers, kind):
         if workers is not None and not isinstance(workers, SupportsIndex):
-            raise InputTypeError(f"workers: expected a whole number or {kind.__name__}, got {workers!r}")
+            raise InputTypeError(f"workers: expected a whole number or {kind.__name__}, got {brief(workers)}")
         check_whole("workers", workers, 1)
         workers = kind() if workers is None else kind(operator.index(workers))
     check_workers(workers, Storage.parse(storage) if storage else None)
@@ -88,7 +88,7 @@ class Rungs:
     def __post_init__(self) -> None:
         if self.given is not None and (isinstance(self.given, str) or not isinstance(self.given, Sequence)):
             raise InputError(
-                f"rungs: expected two or more ascending numbers of epochs, such as (2, 4, 8), got {self.given!r}"
+                f"rungs: expected two or more ascending numbers of epochs, such as (2, 4, 8), got {brief(self.given)}"
             )
 
     def of(self, epochs: int, goal: Goal, sampler: str, least_epochs: int | None) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ class Rungs:
             InputError: given rungs do not go with the other settings, or the goal is none.
         """
         if not isinstance(goal, Goal):
-            raise InputTypeError(f"goal: expected an augkit.tune.Goal, got {goal!r}")
+            raise InputTypeError(f"goal: expected an augkit.tune.Goal, got {brief(goal)}")
         if self.given is not None:
             halving.refuse_with_rungs(self.given, sampler, self.processes, least_epochs)
             return tuple(self.given)
@@ -132,7 +132,7 @@ def make_terms(
         InputError: an argument is out of its range or of another kind, or rungs do not go with the others.
     """
     if not isinstance(fork, bool):
-        raise InputTypeError(f"fork: expected True or False, got {fork!r}")
+        raise InputTypeError(f"fork: expected True or False, got {brief(fork)}")
     asked = epochs_of_a_fork(fork, trial_epochs, rungs.given or (), space)
     epochs = halving.epochs_of_a_trial(rungs.given, rungs.factor, asked, space.recipe.train.epochs)
     found = rungs.of(epochs, goal, sampler, least_epochs)

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from augkit.augment.op_spec import Amount
 from augkit.augment.policy import Policy, amount_of, changes_nothing, search_space
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, brief
 from augkit.core.schema import Data, set_dotted, validate
 from augkit.train.recipe import Recipe, find_ranges, find_recipe, flat, read_tree
 
@@ -247,7 +247,7 @@ def _parse(node: dict[str, Any], dotted: str, source: str) -> Range:
             raise InputError(f"{source}: {dotted}: expected a choice of two different values or more, got {choices}")
         chosen = node.get("default", choices[0])
         if chosen not in choices:
-            raise InputError(f"{source}: {dotted}: expected one of {choices} as default, got {chosen!r}")
+            raise InputError(f"{source}: {dotted}: expected one of {choices} as default, got {brief(chosen)}")
         return Range(kind="choice", choices=choices, default=chosen)
     ends = node["search"]
     numbers = isinstance(ends, list) and len(ends) == 2 and all(type(v) in (int, float) for v in ends)
@@ -267,7 +267,7 @@ def _parse(node: dict[str, Any], dotted: str, source: str) -> Range:
     default = node.get("default", rounded(round(start) if whole else start, found))
     # A policy's own strength may lie outside: presets move within the range, and leave the recipe itself out.
     if not dotted.startswith("policy.") and not (type(default) in (int, float) and default in found):
-        raise InputError(f"{source}: {dotted}: expected a default within {found}, got {default!r}")
+        raise InputError(f"{source}: {dotted}: expected a default within {found}, got {brief(default)}")
     return found.model_copy(update={"default": default})
 
 

@@ -214,7 +214,7 @@ def test_rows_of_parquet_stream_in_any_order_from_workers(tmp_path: Path, monkey
 
 
 def test_batch_sizes_are_checked() -> None:
-    with pytest.raises(InputError, match="batch size: expected 1 or more, got 0"):
+    with pytest.raises(InputError, match="batch size: expected a whole number of 1 or more, got 0"):
         batches(labeled(3), 0)
     assert list(batches(Images(torch.empty(0, 3, 8, 8, dtype=torch.uint8), None), 4)) == []
     assert list(batches(labeled(3).take(torch.tensor([], dtype=torch.int64)), 4)) == []

@@ -119,7 +119,7 @@ def test_scale_is_an_axis_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Pairs(0), "at least 1"),
+        (lambda: Pairs(0), "pairs: expected a whole number of 1 or more"),
         (lambda: Pairs(1, 2.0, 1.0), "low <= high"),
         (lambda: Pairs(1, 0.0, math.nan), "low <= high"),
         (lambda: Pairs(quantum=0.0), "quantum above 0"),

@@ -16,11 +16,11 @@ from pydantic import Field
 from torch import Tensor
 
 from augkit.augment import geometry
-from augkit.augment.base import Size, View, check_range
+from augkit.augment.base import Size, View
 from augkit.augment.checks import check_flag
 from augkit.augment.op_spec import Amount, OpSettings, OpSpec, Probability
 from augkit.augment.random_choices import COLUMNS, Choices, Chosen, RandomChoices, columns
-from augkit.core.errors import check_whole
+from augkit.core.errors import check_number, check_whole
 
 LEVELS = 10.0
 LEAST = 0.1  # of the levels that are drawn
@@ -120,8 +120,8 @@ class AugMix(RandomChoices):
         super().__init__(p, kernel, padding, same_on_batch)
         for name, value, most in (("width", width, MOST_CHAINS), ("depth", depth, MOST_DEPTH)):
             check_whole(name, value, 1)
-            check_range(name, int(value), 1, most)
-        self.severity = check_range("severity", severity, 0.0, LEVELS)
+            check_number(name, int(value), 1, most)
+        self.severity = check_number("severity", severity, 0.0, LEVELS)
         self.width, self.depth = int(width), int(depth)
         self.all_ops = check_flag("all_ops", all_ops)
         self._columns = 1 + self.depth * COLUMNS  # of one chain: its depth, then its ops

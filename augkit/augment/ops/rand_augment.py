@@ -12,10 +12,10 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from augkit.augment.base import Size, check_range
+from augkit.augment.base import Size
 from augkit.augment.op_spec import Amount, OpSettings, OpSpec, Probability
 from augkit.augment.random_choices import COLUMNS, Choices, Chosen, RandomChoices, caption, columns
-from augkit.core.errors import check_whole
+from augkit.core.errors import check_number, check_whole
 
 LEVELS = 30.0
 MOST_OPS = 8
@@ -96,8 +96,8 @@ class RandAugment(RandomChoices):
     ) -> None:
         super().__init__(p, kernel, padding, same_on_batch)
         check_whole("num_ops", num_ops, 1)
-        self.num_ops = int(check_range("num_ops", num_ops, 1, MOST_OPS))
-        self.magnitude = check_range("magnitude", magnitude, 0.0, LEVELS)
+        self.num_ops = int(check_number("num_ops", num_ops, 1, MOST_OPS))
+        self.magnitude = check_number("magnitude", magnitude, 0.0, LEVELS)
         self.draws = 1 + COLUMNS * self.num_ops
 
     def chosen_ops(self, draws: Tensor, strength: float | Tensor) -> list[Chosen]:

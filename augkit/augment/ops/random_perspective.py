@@ -11,8 +11,9 @@ from pydantic import Field
 from torch import Tensor
 
 from augkit.augment import geometry
-from augkit.augment.base import RandomGeometry, Size, check_range
+from augkit.augment.base import RandomGeometry, Size
 from augkit.augment.op_spec import Amount, Matrix, OpSettings, OpSpec, Probability
+from augkit.core.errors import check_number
 
 SQUARE, WIDE = (224, 224), (224, 448)
 GRID = 9  # places along a side where the strongest shrink is looked for; it lies in a corner
@@ -72,7 +73,7 @@ class RandomPerspective(RandomGeometry):
         same_on_batch: bool = False,
     ) -> None:
         super().__init__(p, kernel, padding, same_on_batch)
-        self.max_distortion = check_range("max_distortion", max_distortion, 0.0, LARGEST)
+        self.max_distortion = check_number("max_distortion", max_distortion, 0.0, LARGEST)
         self._enlarged = _extremes(self.max_distortion, SQUARE)[1]
         self._shrunk_in_graphs = _extremes(self.max_distortion, WIDE)[0]
 

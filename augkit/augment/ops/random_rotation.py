@@ -9,9 +9,10 @@ from pydantic import Field
 from torch import Tensor
 
 from augkit.augment import geometry
-from augkit.augment.base import RandomGeometry, Size, check_range
+from augkit.augment.base import RandomGeometry, Size
 from augkit.augment.distributions import centered, check_distribution
 from augkit.augment.op_spec import Amount, Matrix, OpSettings, OpSpec, Probability
+from augkit.core.errors import check_number
 
 DISTRIBUTIONS = ("uniform", "normal")
 
@@ -80,7 +81,7 @@ class RandomRotation(RandomGeometry):
         distribution: str = "uniform",
     ) -> None:
         super().__init__(p, kernel, padding, same_on_batch)
-        self.max_degrees = check_range("max_degrees", max_degrees, 0.0, 180.0)
+        self.max_degrees = check_number("max_degrees", max_degrees, 0.0, 180.0)
         self.distribution = check_distribution(distribution, DISTRIBUTIONS)
 
     def matrix(self, draws: Tensor, strength: float | Tensor, size: Size) -> Tensor:

@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from augkit.augment.base import Flags, RandomGeometry, Size, check_range, per_sample
+from augkit.augment.base import Flags, RandomGeometry, Size, per_sample
 from augkit.augment.blur import shift_blur_checked
 from augkit.augment.geometry import Axes
+from augkit.core.errors import check_number
 
 
 class RandomShiftBlur(RandomGeometry):
@@ -41,7 +42,7 @@ class RandomShiftBlur(RandomGeometry):
         same_on_batch: bool = False,
     ) -> None:
         super().__init__(p, kernel, padding, same_on_batch)
-        self.max_pixels = check_range("max_pixels", max_pixels, 0.0, math.inf)
+        self.max_pixels = check_number("max_pixels", max_pixels, 0.0, math.inf)
 
     @property
     def policy_name(self) -> str:

@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from augkit.augment.base import RandomGeometry, Size, check_range
+from augkit.augment.base import RandomGeometry, Size
 from augkit.augment.draw_programs import CROP, DrawProgram
 from augkit.augment.geometry import Axes, along_axes
 from augkit.augment.op_spec import Amount, OpSettings, OpSpec, Probability
 from augkit.augment.resample import check_size
-from augkit.core.errors import InputError
+from augkit.core.errors import InputError, brief, check_number
 
 
 class CropSettings(OpSettings):
@@ -131,8 +131,8 @@ def _fitting(ratio: float, log_area: Tensor) -> Tensor:
 
 def _ordered(name: str, pair: tuple[float, float], low: float, high: float) -> tuple[float, float]:
     if not isinstance(pair, Sequence) or len(pair) != 2:
-        raise InputError(f"{name}: expected (low, high), got {pair!r}")
-    first, last = (check_range(name, value, low, high) for value in pair)
+        raise InputError(f"{name}: expected (low, high), got {brief(pair)}")
+    first, last = (check_number(name, value, low, high) for value in pair)
     if first > last:
-        raise InputError(f"{name}: expected low <= high, got {pair!r}")
+        raise InputError(f"{name}: expected low <= high, got {brief(pair)}")
     return first, last

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx.node import map_aggregate
 
+from augkit.core.errors import brief
 from augkit.invariance.certificate.state import Operand, unseen
 
 MISSING: Any = object()
@@ -86,4 +87,4 @@ def pair(value: Any) -> tuple[int, int]:
 
 
 def _not_a_pair(value: Any) -> tuple[int, int]:
-    raise unseen(f"expected one number or two, got {value!r}")
+    raise unseen(f"expected one number or two, got {brief(value)}")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from augkit.architectures.modes import as_written, check_network, copied, is_lazy
 from augkit.architectures.outputs import check_logits, logits_in, reason
 from augkit.augment.resample import as_size, fourier_shift
-from augkit.core.errors import InputError, OddMapWarning, check_whole
+from augkit.core.errors import InputError, OddMapWarning, brief, check_whole
 from augkit.core.precision import wide_device
 from augkit.invariance.certificate.state import Equivariant, Level, Limitation, Lost, State
 from augkit.invariance.certificate.trace import Step, Trace, trace_states
@@ -201,7 +201,7 @@ def checked_input(
     size = as_size(input_size)
     check_whole("images", images, 2, optional=False)
     if not (isinstance(tolerance, SupportsFloat) and tolerance >= 0):
-        raise InputError(f"tolerance: expected at least 0, a share of the largest output, got {tolerance!r}")
+        raise InputError(f"tolerance: expected at least 0, a share of the largest output, got {brief(tolerance)}")
     if in_channels is None:
         found = (getattr(module, "in_channels", None) for module in model.modules())
         in_channels = next((number for number in found if isinstance(number, int)), None)

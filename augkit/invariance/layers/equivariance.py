@@ -29,7 +29,6 @@ to 138 dB in float32 and 313 dB in float64. In float32 most exactly equivariant 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit.augment.resample import check_images, fourier_shift_checked
-from augkit.core.errors import InputError, InputTypeError
+from augkit.core.errors import InputError, InputTypeError, check_number, check_whole
 from augkit.core.precision import moved_to
 from augkit.invariance.bootstrap import UNDEFINED, Estimate, means_with_replicates, percentile_interval
 from augkit.invariance.layers.hooks import Call, Pass, Tracer, Value
@@ -142,8 +141,9 @@ def layerwise_equivariance(  # noqa: PLR0913 (keywords of one measurement, each 
 
 
 def _draw(count: int, draws: int, max_shift: float, seed: int) -> Tensor:
-    if draws < 1 or not 0 <= max_shift < math.inf:
-        raise InputError(f"expected draws of at least 1 and max_shift of at least 0, got {draws} and {max_shift:g}")
+    check_whole("draws", draws, 1, optional=False)
+    check_whole("seed", seed, 0, optional=False)
+    check_number("max_shift", max_shift, 0.0)
     uniform = torch.rand(count, draws, 2, generator=torch.Generator().manual_seed(seed))
     return (2 * uniform - 1) * max_shift
 

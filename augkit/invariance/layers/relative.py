@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit.augment.resample import check_images
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, check_number, check_whole, unknown_name
 from augkit.invariance.bootstrap import Estimate, means_with_replicates, percentile_interval
 from augkit.invariance.layers.features import Penultimate
 from augkit.invariance.network import CheckedForward, batch_slices, check_finite, evaluating
@@ -135,8 +135,13 @@ def relative_invariance(  # noqa: PLR0913 (keywords of one measurement, each wit
     (True, torch.Size([5]))
     """
     check_images(images)
-    if len(images) < 2 or draws < 1 or batch_size < 1:
-        raise InputError(f"expected 2 images, 1 draw, 1 a batch at least, got {len(images)}, {draws}, {batch_size}")
+    if len(images) < 2:
+        raise InputError(f"images: expected 2 or more, got {len(images)}")
+    check_whole("draws", draws, 1, optional=False)
+    check_whole("batch_size", batch_size, 1, optional=False)
+    check_whole("seed", seed, 0, optional=False)
+    check_number("max_shift", max_shift, 0.0)
+    check_number("max_factor", max_factor, 1.0)
     if distance not in DISTANCES:
         raise unknown_name("distance", distance, DISTANCES)
     protocol = _checked_protocol(protocol, (images.shape[-2], images.shape[-1]), max_shift, max_factor)
@@ -170,10 +175,6 @@ def _checked_protocol(
     protocol: Protocol | None, size: tuple[int, int], max_shift: float, max_factor: float
 ) -> Protocol:
     """Return a protocol whose margin covers the transforms."""
-    if not 1 <= max_factor < math.inf or not 0 <= max_shift < math.inf:
-        raise InputError(
-            f"expected max_factor of at least 1 and max_shift of at least 0 pixels, got {max_factor:g}, {max_shift:g}"
-        )
     if protocol is None:
         window = tuple(math.floor(side / max_factor) - 2 * math.ceil(max_shift) for side in size)
         if min(window) < 1:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit.augment.ragged import Ragged
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import InputError, check_number, unknown_name
 from augkit.invariance.batch_stream import Pixels, batches
 from augkit.invariance.network import Network
 from augkit.invariance.outputs.base import OutputOptions
@@ -104,6 +104,10 @@ def measure_outputs(  # noqa: PLR0913 (keywords of one measurement, each with a 
     if plan is None:
         if axis not in AXES:
             raise unknown_name("axis", axis, AXES)
+        check_number("max_shift", max_shift)
+        check_number("max_scale", max_scale)
+        if quantum is not None:
+            check_number("quantum", quantum)
         if axis == "scale" and (max_shift, quantum) != (8.0, 1.0):
             raise InputError("axis 'scale': max_shift and quantum belong to axis 'shift'; leave them out")
         if axis == "shift" and max_scale != 1.25:

@@ -306,8 +306,8 @@ def test_network_and_random_state_stay_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"draws": 0}, "draws of at least 1"),
-        ({"max_shift": -1.0}, "max_shift of at least 0"),
+        ({"draws": 0}, "draws: expected a whole number of 1 or more"),
+        ({"max_shift": -1.0}, "max_shift: expected a number at least 0"),
         ({"shifts": torch.zeros(3)}, r"expected \(S, 2\) or \(2, S, 2\)"),
         ({"shifts": torch.zeros(3, 4, 2)}, r"got \(3, 4, 2\)"),
         ({"shifts": torch.full((1, 2), float("nan"))}, "finite pixels"),

@@ -299,7 +299,7 @@ def test_uint8_images_are_scaled_and_the_result_goes_into_json() -> None:
         ({"directions": []}, "at least one of shift_x"),
         ({"method": "forwrd"}, "did you mean 'forward'"),
         ({"protocol": make_protocol("circular", (9, 9))}, "made for images of"),
-        ({"batch_size": 0}, "batch_size: expected at least 1"),
+        ({"batch_size": 0}, "batch_size: expected a whole number of 1 or more"),
         ({"mean": [0.5]}, "both or neither"),
         ({"mean": [0.5], "std": [0.0]}, "above 0"),
         ({"mean": [0.5, 0.5], "std": [1.0, 1.0]}, "expected 1 values"),

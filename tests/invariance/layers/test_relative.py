@@ -178,13 +178,13 @@ def test_network_and_random_state_stay_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"images": noise(1, 1, 30, 30)}, "expected 2 images"),
-        ({"draws": 0}, "1 draw"),
+        ({"images": noise(1, 1, 30, 30)}, "images: expected 2 or more"),
+        ({"draws": 0}, "draws: expected a whole number of 1 or more"),
         ({"distance": "cosin"}, "did you mean 'cosine'"),
         ({"features": "haed.1"}, "did you mean 'head.1'"),
         ({"max_shift": 15.0}, "leave no window"),
-        ({"max_factor": 0.5}, "max_factor of at least 1"),
-        ({"max_shift": math.nan}, "max_shift of at least 0"),
+        ({"max_factor": 0.5}, "max_factor: expected a number at least 1"),
+        ({"max_shift": math.nan}, "max_shift: expected a number at least 0"),
         ({"protocol": make_protocol("crop", (30, 30), input_size=28), "max_shift": 2.0}, "need 32, and there are 30"),
         ({"protocol": make_protocol("crop", (30, 30), input_size=28), "max_factor": 1.5}, "need 42, and there are 30"),
         ({"protocol": make_protocol("embed", (30, 30), input_size=32), "max_shift": 2.0}, "need 34, and there are 32"),

@@ -91,7 +91,7 @@ def broken(images: Tensor) -> Tensor:
         (lambda x: x, {"plan": Plan(), "pairs": 2}, "plan: it replaces"),
         (lambda x: x, {"plan": full_plan("scale", 1.2, 2)}, "plan: outputs are compared in pairs"),
         (lambda x: x, {"targets": torch.zeros(3)}, "targets: expected one for each of 6 images, got 3"),
-        (lambda x: x, {"seed": -1}, "seed: expected an integer of at least 0"),
+        (lambda x: x, {"seed": -1}, "seed: expected a whole number of 0 or more"),
     ],
 )
 def test_bad_input_is_one_line(output: Callable[[Tensor], object], options: dict[str, object], message: str) -> None:

@@ -129,7 +129,7 @@ def _boxes(x: Tensor) -> object:
         (lambda x: x, {"border": 8.0}, "border: 8 px leave nothing of a map of 16 x 16"),
         (lambda x: x, {"border": -1.0}, "border: expected pixels of at least 0"),
         (lambda x: x, {"directions": ["shift"]}, "unknown direction 'shift'"),
-        (lambda x: x, {"batch_size": 0}, "batch_size: expected at least 1"),
+        (lambda x: x, {"batch_size": 0}, "batch_size: expected a whole number of 1 or more"),
         (lambda x: x[..., :9, :9], {"output": "map"}, "expected a map whose size divides"),
         (lambda x: x / 0, {}, "expected finite outputs and derivatives"),
     ],
