@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from augkit.core.errors import InputError
 from augkit.core.files import claim, environment, write
 from augkit.core.progress import Display
 from augkit.core.records import Record
+from augkit.core.terminal import command_line
 from augkit.data import Dataset
 from augkit.invariance import CarryOver
 from augkit.measure.comparison import (
@@ -29,7 +31,8 @@ from augkit.train.checkpoint import FILE as CHECKPOINT
 from augkit.train.checkpoint import read_checkpoint, stalled
 from augkit.train.constraint import check_constraint
 from augkit.train.evaluate import check_measurable, measure_model
-from augkit.train.loop import Run, fit
+from augkit.train.loaded_run import load_run
+from augkit.train.loop import fit
 from augkit.train.recipe import Recipe
 
 
@@ -112,7 +115,8 @@ def compare(
             on_epoch=lambda row: show.advance(1),
             log=log,
         )
-    return _measure(runs, names, seeds, dataset, folder, target, show)
+    networks = {key: (run.model, run.recipe) for key, run in runs.items()}
+    return _measure(networks, names, seeds, dataset, folder, target, show)
 
 
 def compare_finished(
@@ -149,11 +153,11 @@ def compare_finished(
         show.line(note)
     claim(folder)
     write(folder / "environment.json", json.dumps(environment(), indent=2))
-    runs = {
-        (recipe.name, recipe.seed): fit(recipe, output=path, resume=True, device=target, dataset=dataset)
+    networks = {
+        (recipe.name, recipe.seed): (load_run(path).network.to(target), recipe)
         for recipe, path in zip(recipes, folders, strict=True)
     }
-    return _measure(runs, names, seeds, dataset, folder, target, show)
+    return _measure(networks, names, seeds, dataset, folder, target, show)
 
 
 def finished_recipe(path: Path) -> Recipe:
@@ -163,7 +167,8 @@ def finished_recipe(path: Path) -> Recipe:
     kept = read_checkpoint(path / CHECKPOINT)
     ended = kept.get("step", 0) >= steps if steps else len(kept.get("history", ())) >= recipe.train.epochs
     if not ended and not stalled(kept.get("history", []), recipe.train.patience):
-        raise InputError(f"'{path}' holds a run that has not ended: python -m augkit.train --output {path} --resume")
+        line = command_line([str(path / "recipe.yaml"), "--output", str(path), "--resume"])
+        raise InputError(f"'{path}' holds a run that has not ended: python -m augkit.train {line}")
     return recipe
 
 
@@ -175,7 +180,7 @@ def _check_comparable(recipes: Sequence[Recipe]) -> None:
 
 
 def _measure(
-    runs: Mapping[tuple[str, int], Run],
+    networks: Mapping[tuple[str, int], tuple[nn.Module, Recipe]],
     names: Sequence[str],
     seeds: Sequence[int],
     dataset: Dataset,
@@ -183,22 +188,22 @@ def _measure(
     target: torch.device,
     show: Display,
 ) -> ComparisonResults:
-    """Measure the runs and write ``results.json``."""
+    """Measure networks, by recipe and seed, and write ``results.json``."""
     show.stage("measuring on the test split and on atypical images")
     sets = open_test_sets(dataset)
     arms = [
         RunGroup(
             name,
             [
-                {key: measure_model(run.model, run.recipe, images, device=target) for key, images in sets.items()}
-                for run in (runs[name, s] for s in seeds)
+                {key: measure_model(*networks[name, s], images, device=target) for key, images in sets.items()}
+                for s in seeds
             ],
         )
         for name in names
     ]
     rows = closing_table(arms)
-    reach = runs[names[0], seeds[0]].recipe.invariance.max_shift
-    recipes = {name: runs[name, seeds[0]].recipe for name in names}
+    recipes = {name: networks[name, seeds[0]][1] for name in names}
+    reach = recipes[names[0]].invariance.max_shift
     carried = carried_over(
         [(f"{arm.name}, seed {s}", r) for arm in arms for s, r in zip(seeds, arm.reports, strict=True)]
     )

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import errno
 import json
+import os
 import sys
 import textwrap
 import time
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from augkit.core.allocator import keep_freed_memory
-from augkit.core.errors import AugkitError, InputError
+from augkit.core.errors import MOST_SEED, AugkitError, InputError, RunError
+from augkit.core.files import release
 from augkit.core.processes import heed_interrupts
 from augkit.core.terminal import command_line, print_any_text
 
@@ -29,6 +31,7 @@ SCRIPT = "augkit"  # the console script
 HELP_WIDTH = 78
 # Errors of a path that no check of ours foresees: pathlib raises them where it is only asked whether there is a file.
 UNUSABLE = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 _MADE: list[Path] = []  # by `new_folder`, in this process
 
 
@@ -75,7 +78,7 @@ def make_parser(name: str, description: str, example: str, *, seed: str = "the r
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output, nothing else")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write (default: a new one in runs/)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: a CUDA GPU if any); mps has not been run")
-    parser.add_argument("--seed", type=non_negative, help=f"seed of all randomness (default: {seed})")
+    parser.add_argument("--seed", type=seed_number, help=f"seed of all randomness (default: {seed})")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     return parser
 
@@ -164,6 +167,14 @@ def non_negative(text: str) -> int:
     return _integer(text, 0)
 
 
+def seed_number(text: str) -> int:
+    """Parse a seed, for argparse."""
+    number = _integer(text, 0)
+    if number > MOST_SEED:
+        raise argparse.ArgumentTypeError(f"expected an integer below 2**63, got {number}")
+    return number
+
+
 def positive_number(text: str) -> float:
     """Parse a finite number above 0, for argparse."""
     try:
@@ -186,12 +197,20 @@ def _integer(text: str, least: int) -> int:
 
 
 def split_recipe(words: Sequence[str], default: str | None) -> tuple[list[str], list[str]]:
-    """Split positional words into recipes (without ``=``) and overrides."""
-    recipes = [word for word in words if "=" not in word]
-    overrides = [word for word in words if "=" in word]
+    """Split positional words into recipes and overrides: those with ``=`` that are not the path of a recipe or run."""
+    overrides = [word for word in words if "=" in word and not _is_recipe(Path(word).expanduser())]
+    recipes = [word for word in words if word not in overrides]
     if not recipes and default is not None:
         recipes = [default]
     return recipes, overrides
+
+
+def _is_recipe(path: Path) -> bool:
+    """Whether a path is that of a YAML file, or of a folder with a recipe; ``lr=0.1`` may be the folder of a run."""
+    try:
+        return (path.suffix in (".yaml", ".yml") and path.is_file()) or (path / "recipe.yaml").is_file()
+    except (OSError, ValueError):  # a name that is too long, or no name
+        return False
 
 
 def new_folder(kind: str) -> Path:
@@ -243,6 +262,30 @@ def print_json(result: Mapping[str, object]) -> None:
     print(json.dumps(result, allow_nan=False))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine or of a device does not suffice."""
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(text in str(error) for text in words)
+
+
+def _told(error: MemoryError | RuntimeError | OSError) -> int | None:
+    """Print an error that is none of augkit's own as one line and return its exit code; None for those of a bug."""
+    if is_out_of_memory(error):
+        reason = " ".join(str(error).split())[-160:]
+        print(f"augkit: error: out of memory; smaller images or batches need less ({reason})", file=sys.stderr)
+        return RunError.exit_code
+    if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+        print(f"augkit: error: standard output cannot be written ({error.strerror})", file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):  # what is left in its buffer would fail again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return RunError.exit_code
+    if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename is not None:
+        expected = f"expected the name of a file or folder that can be opened ({error.strerror})"
+        print(f"augkit: error: '{error.filename}': {expected}", file=sys.stderr)
+        return InputError.exit_code
+    return None
+
+
 def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -> int:
     """Run a command's ``main`` and return its exit code; errors are printed as one line."""
     print_any_text()
@@ -250,6 +293,7 @@ def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -
     try:
         keep_freed_memory()
         main(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()  # here and not at exit, where an error would be a traceback
     except AugkitError as error:
         print(f"augkit: error: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
@@ -263,13 +307,13 @@ def run(main: Callable[[list[str]], None], arguments: list[str] | None = None) -
         # The reader of the output has closed it, as `| head` does; closing avoids a second error at exit.
         sys.stderr.close()
         return 1
-    except OSError as error:
-        if error.errno not in UNUSABLE or error.filename is None:
+    except (MemoryError, RuntimeError, OSError) as error:
+        code = _told(error)
+        if code is None:
             raise
-        expected = f"expected the name of a file or folder that can be opened ({error.strerror})"
-        print(f"augkit: error: '{error.filename}': {expected}", file=sys.stderr)
-        return InputError.exit_code
+        return code
     finally:
+        release()
         while _MADE:
             with contextlib.suppress(OSError):  # it is not empty
                 _MADE.pop().rmdir()

@@ -21,6 +21,7 @@ from numbers import Real
 from typing import Any
 
 SHOWN = 16  # names shown in one line
+MOST_SEED = 2**63 - 1  # what torch's and numpy's generators all take
 LONGEST = 80  # characters of a value in a message
 
 
@@ -65,6 +66,13 @@ class OddMapWarning(UserWarning):
 
 class BackendWarning(UserWarning):
     """A fast path failed or was wrong on a device; a slower path replaces it, so results are correct."""
+
+
+def check_seed(value: object) -> None:
+    """Raise InputError unless ``value`` is a whole number from 0 to `MOST_SEED`."""
+    check_whole("seed", value, 0, optional=False)
+    if operator.index(value) > MOST_SEED:  # type: ignore[arg-type]
+        raise InputError(f"seed: expected a whole number below 2**63, got {brief(value)}")
 
 
 def check_whole(name: str, value: object, least: int, *, optional: bool = True) -> None:

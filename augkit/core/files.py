@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -14,10 +17,13 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from augkit.core.errors import InputError, WriteError
+from augkit.core.processes import process_mark, runs
 
 MARK = "environment.json"  # marks a folder that augkit wrote
+HOLD = ".begun"  # in a folder to which a process has not yet written anything; the process stands in it
 WINDOWS = os.name == "nt"
 TRIES, PAUSE = 20, 0.05  # on Windows, to replace a file that another process reads; seconds
+_HELD: set[Path] = set()  # files of `HOLD`, of this process
 
 
 def write(path: Path, save: str | Callable[[Path], Any]) -> None:
@@ -32,10 +38,14 @@ def write(path: Path, save: str | Callable[[Path], Any]) -> None:
             # The same bytes on every system. Undecodable paths (UTF-8 ones under the C locale) are escaped.
             partial.write_text(save, encoding="utf-8", errors="backslashreplace", newline="\n")
         else:
+            partial.touch()
+            mode = stat.S_IMODE(partial.stat().st_mode)  # by the umask; some libraries write files for the owner alone
             save(partial)
+            partial.chmod(mode)
         with partial.open("r+b") as file:  # Windows does not flush a file that is open for reading
             os.fsync(file.fileno())
         _replace(partial, path)
+        release(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError for a full disk
         partial.unlink(missing_ok=True)
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -61,12 +71,49 @@ def _replace(partial: Path, path: Path) -> None:
 def claim(folder: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
     """Create or empty ``folder`` for writing and return it; errors as in `reserve`."""
     reserve(folder, resume=resume, overwrite=overwrite)
+    if not resume:
+        _hold(folder)
     if overwrite and not resume:
         try:
             _empty(folder)
         except OSError as error:
             raise InputError(f"output '{folder}': cannot be replaced ({error.strerror or error})") from None
     return folder
+
+
+def _hold(folder: Path) -> None:
+    """Let no other process of this machine claim a folder until the first file is written to it, or this one ends.
+
+    Raises:
+        InputError: another process that still runs holds it.
+    """
+    path, own = folder / HOLD, f"{os.getpid()} {process_mark(os.getpid()) or ''}"
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(own)
+    except FileExistsError:
+        with contextlib.suppress(OSError):
+            time.sleep(PAUSE)  # whoever has just made it may still write to it
+            pid, _, mark = path.read_text(encoding="utf-8").partition(" ")
+            if pid.isdigit() and int(pid) != os.getpid() and runs(int(pid), mark or None):
+                raise InputError(
+                    f"output '{folder}' exists: process {pid} has just begun to write there; name another --output"
+                ) from None
+        path.write_text(own, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"output '{folder}': cannot be written ({error.strerror or error})") from None
+    _HELD.add(path)
+
+
+def release(folder: Path | None = None) -> None:
+    """Let others claim a folder; all folders that this process holds when None."""
+    for path in [path for path in _HELD if folder is None or path.parent == folder]:
+        _HELD.discard(path)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+atexit.register(release)
 
 
 def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
@@ -78,7 +125,7 @@ def reserve(folder: Path, *, resume: bool = False, overwrite: bool = False) -> N
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output '{folder}': expected a folder, it is a file")
-    filled = folder.is_dir() and any(folder.iterdir())
+    filled = folder.is_dir() and any(entry.name != HOLD for entry in folder.iterdir())
     if filled and not (resume or overwrite):
         raise InputError(
             f"output '{folder}' exists: add --resume to go on, --overwrite to replace it, or name another --output"
@@ -105,7 +152,8 @@ def _code_in(folder: Path) -> str | None:
 
 def _empty(folder: Path) -> None:
     """Delete the content, and the mark last, so that the folder is still recognized after an interrupt."""
-    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == MARK):
+    entries = [entry for entry in folder.iterdir() if entry.name != HOLD]
+    for entry in sorted(entries, key=lambda entry: entry.name == MARK):
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:

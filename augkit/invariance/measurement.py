@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from augkit.augment.ragged import Ragged
 from augkit.augment.resample import check_images
-from augkit.core.errors import InputError, check_number, check_whole
+from augkit.core.errors import InputError, check_number, check_seed, check_whole
 from augkit.invariance.accumulator import Accumulator, State, digest, fingerprint
 from augkit.invariance.batch_statistics import BatchStatistics, measure_batch
 from augkit.invariance.batch_stream import Images, batches, check_labels
@@ -146,7 +146,7 @@ class Measurement:
         keep_probabilities: bool = False,
         noise: bool = False,
     ) -> None:
-        check_whole("seed", seed, 0, optional=False)
+        check_seed(seed)
         self.network, self.plan, self.seed = network, plan, seed
         self.accumulator = Accumulator(plan.layout)
         self._options, self._keep, self._noise = options, keep_probabilities, noise

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from augkit.core.errors import InputError, unknown_name
 from augkit.invariance import PROTOCOLS, Plan
-from augkit.invariance.plan import AXES, Pairs, check_factor, full_plan, one_shift, square_grid
+from augkit.invariance.plan import AXES, Pairs, Place, check_factor, full_plan, one_shift, square_grid
 from augkit.invariance.protocols import make_protocol
 from augkit.measure.settings import MeasureSettings, flag
 from augkit.train.load_model import LoadedModel
@@ -109,11 +109,18 @@ def _plan(settings: MeasureSettings, own: InvarianceSettings | None, *, exact: b
         most = settings.max_scale or MAX_SCALE
         check_factor(most)
     pairs = settings.pairs or (own.pairs if own else PAIRS)
-    grid = None if settings.grid is None else square_grid(settings.grid[0], (*settings.grid, most)[1])
+    grid = None if settings.grid is None else _grid(*settings.grid, *[most][len(settings.grid) - 1 :])
     if settings.curves:
         return full_plan(axis, most, pairs, grid=grid, blur=not exact)
     low = -most if axis == "shift" else 1 / most
     return Plan(axis, Pairs(pairs, low, most), grid=grid or ())
+
+
+def _grid(step: float, extent: float) -> tuple[Place, ...]:
+    """The displacements of a grid, of which one at least moves the image."""
+    if 0 <= extent < step:
+        raise InputError(f"--grid: expected STEP,EXTENT with an extent of at least the step, got {step:g},{extent:g}")
+    return square_grid(step, extent)
 
 
 def _input_size(

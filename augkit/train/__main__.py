@@ -56,7 +56,8 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(Recipe.model_json_schema(), indent=2))
         return
     skip = ["data.skip_corrupt=true"] if options.skip_corrupt else []
-    recipe = one_recipe([*options.recipe, *skip], None)
+    own = options.output / "recipe.yaml" if options.resume and options.output else None
+    recipe = one_recipe([*options.recipe, *skip], str(own) if own is not None and own.is_file() else None)
     recipe = recipe.replaced(seed=recipe.seed if options.seed is None else options.seed)
     folder = options.output or new_folder(f"train-{recipe.name}")
     if options.overwrite and not options.resume:
@@ -76,13 +77,14 @@ def main(arguments: list[str]) -> None:
             raise interrupted("train", words, folder) from None
     if rank() > 0:
         return
-    last, accuracy = trained.history[-1], trained.evaluation.accuracy
+    row, accuracy = trained.row, trained.evaluation.accuracy
     if options.json:
-        found = {"folder": str(folder), "seed": recipe.seed, **last, "validation_accuracy": accuracy}
+        found = {"folder": str(folder), "seed": recipe.seed, **row, "validation_accuracy": accuracy}
         print_json({**found, "skipped": len(dataset.skipped)})
         return
-    epochs = f"{last['epoch']} epoch{'s' * (last['epoch'] != 1)}"
-    print(f"validation accuracy {100 * accuracy:.1f} % after {epochs}: {folder}")
+    epochs = f"{row['epoch']} epoch{'s' * (row['epoch'] != 1)}"
+    more = f" (the best; {len(trained.history)} were trained)" if trained.epoch < len(trained.history) else ""
+    print(f"validation accuracy {100 * accuracy:.1f} % after {epochs}{more}: {folder}")
     for note in [*dataset.notes, *filter(None, [outcome(trained.recipe, trained.history)])]:
         say(note)
     print(f"report: {report}\ncard:   {folder / CARD}")

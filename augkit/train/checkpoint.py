@@ -6,6 +6,7 @@ number of the step determines the state of all streams and the position in the d
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import math
@@ -190,6 +191,11 @@ def stalled(history: Sequence[EpochRow], patience: int | None) -> bool:
     return patience is not None and len(found) > patience and max(found[-patience:]) <= max(found[:-patience])
 
 
+def kept_epoch(history: Sequence[EpochRow], best: Best | None) -> int:
+    """The epoch of the weights that a run gives: the best one where it keeps that, else the last."""
+    return len(history) if best is None else best.get("epoch", len(history))
+
+
 def describe(folder: Path, recipe: Recipe) -> None:
     """Write ``recipe.yaml``, resolved, and ``environment.json``."""
     found = environment()
@@ -214,7 +220,16 @@ def save(folder: Path, recipe: Recipe, network_input: NetworkInput, state: State
     if state.averaged is not None:
         kept["trained"] = state.model.state_dict()
     write(folder / FILE, lambda path: torch.save(kept, path))
-    write(folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in state.history))
+    write_metrics(folder, state.history)
+
+
+def write_metrics(folder: Path, history: Sequence[EpochRow]) -> None:
+    """Write ``metrics.jsonl``, a line per epoch, unless it is there."""
+    path, text = folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in history)
+    with contextlib.suppress(OSError, ValueError):
+        if path.read_text(encoding="utf-8") == text:
+            return
+    write(path, text)
 
 
 def other_recipe(folder: Path) -> InputError:

@@ -21,7 +21,7 @@ from augkit.core.records import Record
 from augkit.data import Dataset
 from augkit.invariance import Estimate
 from augkit.train.build import NetworkInput
-from augkit.train.checkpoint import FILE, Checkpoint, read_checkpoint
+from augkit.train.checkpoint import FILE, Checkpoint, kept_epoch, read_checkpoint
 from augkit.train.constraint import shift_information
 from augkit.train.history import Interval, interval_of
 from augkit.train.page import hits, wilson
@@ -61,8 +61,8 @@ class RunFacts(Record):
 def export_run(run: Run, dataset: Dataset) -> Path:
     """Write ``model.safetensors``, ``config.json`` and the model card into the folder of a run, and return the folder.
 
-    Shift information is that of the last epoch; where the recipe does not measure it during training, it is measured
-    here, on ``invariance.images`` validation images.
+    Shift information is that of the epoch of the weights; where the recipe does not measure it during training, it is
+    measured here, on ``invariance.images`` validation images.
 
     Raises:
         InputError: the run has no folder, or entries of its network are not tensors.
@@ -73,7 +73,7 @@ def export_run(run: Run, dataset: Dataset) -> Path:
         raise InputError("export_run: expected a run with a folder, got one without; give fit an output")
     right, total = hits(run.evaluation.confusion.tolist())
     low, high = wilson(right, total)
-    measured = run.history[-1].get("shift_information") or _measured(run, dataset)
+    measured = run.row.get("shift_information") or _measured(run, dataset)
     checkpoint = read_checkpoint(run.folder / FILE)
     counted = RunFacts(
         **_known(checkpoint, run.seed),
@@ -89,7 +89,8 @@ def export_run(run: Run, dataset: Dataset) -> Path:
 def export_folder(folder: Path) -> RunFacts:
     """Write ``model.safetensors`` and ``config.json`` from the checkpoint of a finished run, where they are missing.
 
-    Without the images, accuracy and shift information are those of the last epoch, accuracy without an interval.
+    Without the images, accuracy and shift information are those of the epoch of the weights, accuracy without an
+    interval.
 
     Raises:
         InputError: the folder is not that of a run.
@@ -100,13 +101,13 @@ def export_folder(folder: Path) -> RunFacts:
         raise InputError(f"run '{folder}': expected a folder of augkit.train, with {FILE} or {WEIGHTS}; there is none")
     checkpoint = read_checkpoint(folder / FILE)
     rows = checkpoint.get("history", [])
-    last: Mapping[str, Any] = rows[-1] if rows else {}
-    known = last.get("validation_accuracy")
+    row: Mapping[str, Any] = rows[kept_epoch(rows, checkpoint.get("best")) - 1] if rows else {}
+    known = row.get("validation_accuracy")
     facts = RunFacts(
         **_known(checkpoint, int(checkpoint.get("recipe", {}).get("seed", 0))),
         images=None,
         accuracy=None if known is None else {"value": known, "low": None, "high": None},
-        shift_information=last.get("shift_information"),
+        shift_information=row.get("shift_information"),
     )
     _write(folder, checkpoint, facts)
     return facts

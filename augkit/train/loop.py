@@ -33,7 +33,7 @@ from augkit.train.build import (
     load_initial_weights,
     load_recipe_data,
 )
-from augkit.train.checkpoint import State, describe, restore, stalled
+from augkit.train.checkpoint import State, describe, kept_epoch, restore, stalled, write_metrics
 from augkit.train.constraint import (
     check_constraint,
     dual_variable,
@@ -176,7 +176,10 @@ def begin_job(  # noqa: PLR0913 (what `fit` was given, and what it made of it)
             recipe, _control(recipe, net, data, device, alive)
         )
     state = State.begin(net, recipe, device)
-    if not (folder and resume and restore(folder, recipe, state, device)) and folder and process.first:
+    if folder and resume and restore(folder, recipe, state, device):
+        if process.first:
+            write_metrics(folder, state.history)  # a kill may have come between a checkpoint and its metrics
+    elif folder and process.first:
         describe(folder, recipe)
     return TrainJob(recipe, state, batches, policy, held_out, network_input, classes, folder, device, process)
 
@@ -192,7 +195,8 @@ def end_job(job: TrainJob, evaluation: Evaluation | None, alive: Callable[[], ob
         with heartbeat_hook(alive, state.result):
             evaluation = evaluate(state.result, job.held_out, recipe, job.device, job.process)
     state.result.eval()
-    return Run(recipe, recipe.seed, state.result, state.history, job.folder, evaluation)
+    epoch = kept_epoch(state.history, state.best)
+    return Run(recipe, recipe.seed, state.result, state.history, job.folder, evaluation, epoch)
 
 
 def _trackers(recipe: Recipe, log: str | Sequence[str | Tracker], output: str | Path | None) -> list[Tracker]:

@@ -13,7 +13,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from augkit.augment.policy import Policy
 from augkit.core import yaml_text
 from augkit.core.cli import split_recipe
-from augkit.core.errors import InputError, unknown_name
+from augkit.core.errors import MOST_SEED, InputError, unknown_name
 from augkit.core.schema import Data, Tree, apply_overrides, read_yaml, validate
 from augkit.train.recipe_sections import (
     ConstraintSettings,
@@ -38,7 +38,7 @@ class Recipe(Data):
     train: TrainSettings = Field(default_factory=TrainSettings, description="training")
     invariance: InvarianceSettings = Field(default_factory=InvarianceSettings, description="measuring")
     constraint: ConstraintSettings | None = Field(None, description="least learned invariance; none when null")
-    seed: int = Field(0, ge=0, description="of initial weights, data order and augmentation")
+    seed: int = Field(0, ge=0, le=MOST_SEED, description="of initial weights, data order and augmentation")
 
     @model_serializer(mode="wrap")
     def _without_constraint(self, dump: SerializerFunctionWrapHandler) -> dict[str, object]:

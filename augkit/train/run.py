@@ -31,7 +31,8 @@ from augkit.train.recipe import Recipe
 class Run:
     """A trained network with its recipe, its seed, one row per epoch, and its folder if it has one.
 
-    ``model`` is in ``eval()``; ``evaluation`` is that of the validation split.
+    ``model`` is in ``eval()``; ``evaluation`` is that of the validation split. ``epoch`` is that of the weights of
+    ``model``: with ``train.patience`` the best one, else the last.
     """
 
     recipe: Recipe
@@ -40,6 +41,12 @@ class Run:
     history: list[EpochRow]
     folder: Path | None
     evaluation: Evaluation
+    epoch: int
+
+    @property
+    def row(self) -> EpochRow:
+        """The row of the history that is about the weights of ``model``."""
+        return self.history[self.epoch - 1]
 
 
 @dataclass(frozen=True)

@@ -245,6 +245,8 @@ def test_settings_of_the_function_are_checked_like_flags() -> None:
         ("make --shift=1,2 --pairs 3", "leave out --pairs"),
         ("make --shift=1", "expected X,Y in pixels"),
         ("make --grid 0", "expected STEP"),
+        ("make --max-shift 1 --grid 5,1", "--grid: expected STEP,EXTENT with an extent of at least the step, got 5,1"),
+        ("make --max-shift 1 --grid 8", "--grid: expected STEP,EXTENT with an extent of at least the step, got 8,1"),
         ("make --max-shift 1 --mean 0.5 --std 0.5 0.5", "as many values"),
         ("make --max-shift 1 --mean 0.5 0.5 --std 0.5 0.5", "expected 1 values each, got 2"),
         ("make --max-shift 1 --mean nan --std 0.5", "mean: expected finite values, got nan"),

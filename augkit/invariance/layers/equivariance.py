@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit.augment.resample import check_images, fourier_shift_checked
-from augkit.core.errors import InputError, InputTypeError, check_number, check_whole
+from augkit.core.errors import InputError, InputTypeError, check_number, check_seed, check_whole
 from augkit.core.precision import moved_to
 from augkit.invariance.bootstrap import UNDEFINED, Estimate, means_with_replicates, percentile_interval
 from augkit.invariance.layers.hooks import Call, Pass, Tracer, Value
@@ -142,7 +142,7 @@ def layerwise_equivariance(  # noqa: PLR0913 (keywords of one measurement, each 
 
 def _draw(count: int, draws: int, max_shift: float, seed: int) -> Tensor:
     check_whole("draws", draws, 1, optional=False)
-    check_whole("seed", seed, 0, optional=False)
+    check_seed(seed)
     check_number("max_shift", max_shift, 0.0)
     uniform = torch.rand(count, draws, 2, generator=torch.Generator().manual_seed(seed))
     return (2 * uniform - 1) * max_shift

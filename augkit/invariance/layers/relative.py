@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from augkit.augment.resample import check_images
-from augkit.core.errors import InputError, check_number, check_whole, unknown_name
+from augkit.core.errors import InputError, check_number, check_seed, check_whole, unknown_name
 from augkit.invariance.bootstrap import Estimate, means_with_replicates, percentile_interval
 from augkit.invariance.layers.features import Penultimate
 from augkit.invariance.network import CheckedForward, batch_slices, check_finite, evaluating
@@ -139,7 +139,7 @@ def relative_invariance(  # noqa: PLR0913 (keywords of one measurement, each wit
         raise InputError(f"images: expected 2 or more, got {len(images)}")
     check_whole("draws", draws, 1, optional=False)
     check_whole("batch_size", batch_size, 1, optional=False)
-    check_whole("seed", seed, 0, optional=False)
+    check_seed(seed)
     check_number("max_shift", max_shift, 0.0)
     check_number("max_factor", max_factor, 1.0)
     if distance not in DISTANCES:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from augkit.augment.resample import check_images
-from augkit.core.errors import InputError, check_whole
+from augkit.core.errors import InputError, check_seed
 from augkit.invariance.accumulator import State, digest
 from augkit.invariance.batch_stream import class_indices
 from augkit.invariance.bootstrap import Run
@@ -63,7 +63,7 @@ class OutputMeasurement:
         seed: int = 0,
         options: OutputOptions = NO_OPTIONS,
     ) -> None:
-        check_whole("seed", seed, 0, optional=False)
+        check_seed(seed)
         if plan.scales:
             raise InputError("plan: outputs are compared in pairs, got scales of a curve; leave them out")
         if output is not None:
