@@ -106,7 +106,7 @@ GROUNDS = {
                 "name": "cifar10",
                 "mean": [0.4914, 0.4822, 0.4465],
                 "std": [0.2470, 0.2435, 0.2616],
-                "limit": 2000,
+                "limit": 5000,
             },
             "model": {"name": "resnet18", "width": 8, "stem": "imagenet", "downsample": "stride"},
             "policy": {**_ranges(6.0, 30.0, 1.5, 0.4), "flip": {"p": 0.5}, "padding": "reflection"},
