@@ -97,7 +97,7 @@ def check_number(name: str, value: Any, low: float = -math.inf, high: float = ma
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InputTypeError(f"{name}: expected a number, got {brief(value)}")
     number = float(value)
-    if not low <= number <= high or math.isinf(number):
+    if not low <= number <= high or abs(number) == math.inf:  # no `isinf`, which graphs of torch.compile break at
         bounds = "that is finite" if low == -math.inf else f"at least {low:g}"
         bounds = bounds if high == math.inf else f"in [{low:g}, {high:g}]"
         raise InputError(f"{name}: expected a number {bounds}, got {number:g}")

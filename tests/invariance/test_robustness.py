@@ -9,6 +9,7 @@ from typing import Any
 import kornia.augmentation as K
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
